@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,23 @@ def page_of_study(path: Path, sources: Sources) -> Page:
     Raises:
         UserError: It holds no study, or a record is broken.
     """
+    view = _view_of(path, sources)
+    return _page_of(view, _drawn(view))
+
+
+def _view_of(path: Path, sources: Sources) -> View[Any]:
     kind, results = stored_kind(path).kind_of(), read_results(path)
     record, facts = sources.file(path / kind.results_file), sources.computed(STUDY, path)
     runs = Runs(dict(kind.view.run_folders(results, path)), facts, sources)
-    view = kind.view(path, results, record, facts, runs)
+    return kind.view(path, results, record, facts, runs)
+
+
+def _page_of(view: View[Any], curves: Sequence[RunCurves]) -> Page:
     return page_around(
-        [*view.sections(), _curves(view)],
-        runs,
-        title=record.mark("study"),
-        lead=_lead(facts, record),
+        [*view.sections(), _curves(view, curves)],
+        view.runs,
+        title=view.record.mark("study"),
+        lead=_lead(view.facts, view.record),
         ended=_trials(view),
     )
 
@@ -98,13 +106,12 @@ def leave_study_report(path: Path) -> None:
         UserError: A record of it is broken.
         OSError: They cannot be written.
     """
-    view, results = stored_kind(path).kind_of().view, read_results(path)
-    runs, facts = view.run_folders(results, path), view.facts_of(results, path)
-    curves = _drawn(runs)
+    view = _view_of(path, Sources(path, COMPUTATIONS))
+    curves = _drawn(view)
     # The curves of a study whose folder is that of a run are the run's own.
-    if curves and path.resolve() not in [folder.resolve() for folder in runs.values()]:
-        plot_runs(path / CURVES, curves, _metric(facts, results), title=results.study)
-    write_text(path / REPORT, page_of_study(path, Sources(path, COMPUTATIONS)).html(path))
+    if curves and path.resolve() not in [folder.resolve() for folder in view.runs.folders.values()]:
+        plot_runs(path / CURVES, curves, _metric(view), title=view.results.study)
+    write_text(path / REPORT, _page_of(view, curves).html(path))
 
 
 def _lead(facts: Source, record: Source) -> Markup:
@@ -118,13 +125,12 @@ def _lead(facts: Source, record: Source) -> Markup:
     return lead
 
 
-def _curves(view: View[StudyResults]) -> Section | None:
-    curves = _drawn(view.runs.folders)
+def _curves(view: View[StudyResults], curves: Sequence[RunCurves]) -> Section | None:
     if not curves:
         return None
     if len(curves) == 1:
         return curves_section(curves[0], best_metric(next(iter(view.runs.folders.values()))))
-    metric = _metric(view.facts.data, view.results)
+    metric = _metric(view)
     drawing = Drawing(
         f"Curves of {len(curves)} runs: losses, {metric.name} and learning rate over the epochs."
     )
@@ -142,17 +148,15 @@ def _trials(view: View[StudyResults]) -> list[tuple[Source, tuple[str | int, ...
     ]
 
 
-def _drawn(runs: Mapping[str, Path]) -> list[RunCurves]:
-    read = [RunCurves.of(path, name) for name, path in runs.items()]
+def _drawn(view: View[StudyResults]) -> list[RunCurves]:
+    read = [RunCurves.of(path, name) for name, path in view.runs.folders.items()]
     return [each for each in read if each.records]
 
 
-def _metric(facts: Mapping[str, Any], results: StudyResults) -> Metric:
-    name = str(facts.get("metric") or "eval_loss")
-    record = results.as_json()
-    bare = name.removeprefix("eval_")
-    defined = (record.get("definitions") or {}).get(name) or (record.get("definitions") or {}).get(bare)
-    return undeclared(name) if defined is None else recorded({"definitions": {name: defined}}, name)
+def _metric(view: View[StudyResults]) -> Metric:
+    name, defined = str(view.facts.get("metric") or "eval_loss"), view.record.get("definitions") or {}
+    found = defined.get(name) or defined.get(name.removeprefix("eval_"))
+    return undeclared(name) if found is None else recorded({"definitions": {name: found}}, name)
 
 
 def _command(results: StudyResults, runs: Mapping[str, Path], path: Path) -> str:
