@@ -38,6 +38,16 @@ LEVEL = 0.95
 
 Status = Literal["winner", "noise", "tie", "baseline", "no_step", "single", "nothing"]
 Rule = Literal["paired losses", "binomial", "unknown"]
+_HEADLINES: Mapping[Status, str] = {
+    "winner": "{best} wins: {score}, {of_what}.",
+    "noise": "{spread} {within}.",
+    "tie": "all {count} points tie at {score}.",
+    "baseline": "{best}, the best point, with {score}, is no better than the trivial baseline ({baseline}).",
+    "no_step": "no point's learning rate ever rose above 0, so that nothing was trained. Shorten the warm-up or "
+    "lengthen the trials.",
+    "single": "one point has nothing to be better than ({score}).",
+    "nothing": "no point completed with a score.",
+}
 
 
 class Gap(Record):
@@ -260,42 +270,25 @@ def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, Tri
 
 
 def _headline(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialRecord]) -> str:
-    stays = "The configured values stay."
-    num_ranked = len(verdict.gaps) + 1
-    score = metric_phrase(metric, verdict.score)
-    match verdict.status:
-        case "winner":
-            if num_ranked == 1:
-                return (
-                    f"{verdict.winner} wins: {score}, as the only one of {len(trials)} points that has a score at "
-                    "its end."
-                )
-            others = len(trials) - num_ranked
-            beside = f"; {counted(others, 'other')} cannot be compared" if others else ""
-            return f"{verdict.winner} wins: {score}, the best of {counted(num_ranked, 'point')}{beside}."
-        case "tie":
-            return f"No winner: all {num_ranked} points tie at {score}. {stays}"
-        case "noise":
-            return f"No winner: {_spread(verdict, metric)} {_within(verdict)}. {stays}"
-        case "baseline":
-            baseline = metric_figure(metric, verdict.baseline)
-            return (
-                f"No winner: {verdict.best}, the best point, with {score}, is no better than the trivial baseline "
-                f"({baseline}). {stays}"
-            )
-        case "no_step":
-            return (
-                "No winner: no point's learning rate ever rose above 0, so that nothing was trained. Shorten the "
-                f"warm-up or lengthen the trials. {stays}"
-            )
-        case "single":
-            return f"No winner: one point has nothing to be better than ({score}). {stays}"
-        case "nothing":
-            return f"No winner: no point completed with a score. {stays}"
+    count, all_points = len(verdict.gaps) + 1, len(trials)
+    beside = f"; {counted(all_points - count, 'other')} cannot be compared" if all_points > count else ""
+    of_what = f"the best of {counted(count, 'point')}{beside}"
+    if count == 1:
+        of_what = f"as the only one of {all_points} points that has a score at its end"
+    told = _HEADLINES[verdict.status].format(
+        best=verdict.best,
+        score=metric_phrase(metric, verdict.score),
+        count=count,
+        of_what=of_what,
+        spread=_spread(verdict, metric),
+        within=_within(verdict),
+        baseline=metric_figure(metric, verdict.baseline),
+    )
+    return told if verdict.status == "winner" else f"No winner: {told} The configured values stay."
 
 
 def _spread(verdict: SweepVerdict, metric: Metric) -> str:
-    widest = max(gap.value for gap in verdict.gaps.values())
+    widest = max((gap.value for gap in verdict.gaps.values()), default=0.0)
     unit = " percentage points" if metric.in_percent else ""
     change = metric_change(metric, widest).removeprefix("+")
     return f"the {len(verdict.gaps) + 1} points differ by at most {change}{unit},"
