@@ -115,7 +115,7 @@ class Recovery:
         while self._anyone(now.has_failed):
             attempts = self._settle(now, step, attempts)
             self.model.zero_grad(set_to_none=True)
-            _set_random_state(self.device, now.random)
+            _set_random_state(now.random)
             now.losses, now.has_failed = [], False
             for place in range(len(now.batches)):
                 if not now.has_failed:
@@ -237,23 +237,16 @@ class Recovery:
         write_json(path, stats)
         logger.info("memory figures are in %s", path)
 
-    def _place(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def _agreed(self, rows: int, by: distributed.ReduceOp.RedOpType) -> int:
+    def _agreed(self, value: int, by: distributed.ReduceOp.RedOpType) -> int:
         if self._worker.num_workers == 1:
-            return rows
-        number = torch.tensor(rows, device=self._place())
+            return value
+        number = torch.tensor(value, device=next(self.model.parameters()).device)
         distributed.all_reduce(number, by)
         return int(number)
 
     def _anyone(self, has_failed: bool) -> bool:
         """Whether any worker has failed; asks all of them."""
-        if self._worker.num_workers == 1:
-            return has_failed
-        flag = torch.tensor(float(has_failed), device=self._place())
-        distributed.all_reduce(flag)
-        return bool(flag > 0)
+        return bool(self._agreed(int(has_failed), distributed.ReduceOp.MAX))
 
     def _average_gradients(self) -> None:
         """Average the gradients over the workers; a parameter that took no part here gives zeros."""
@@ -271,17 +264,11 @@ class Recovery:
 
 
 def _random_state(device: str) -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state()
-    elif device == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
+    """Return the states of the random generators by the device that they are of."""
+    of_device = {} if device == "cpu" else {device: torch.get_device_module(device).get_rng_state()}
+    return {"cpu": torch.get_rng_state(), **of_device}
 
 
-def _set_random_state(device: str, state: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device == "cuda":
-        torch.cuda.set_rng_state(state["cuda"])
-    elif device == "mps":
-        torch.mps.set_rng_state(state["mps"])
+def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+    for device, each in state.items():
+        (torch if device == "cpu" else torch.get_device_module(device)).set_rng_state(each)
