@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SCRATCH = "scratch"
 """What ``model.checkpoint`` says for a model from random weights."""
 _TEXT_ROLES = ("title", "action", "text")
+_PREFIXES = {"emotion": "probability_", "bentham": "bentham_", "regret": "", "surd": "surd_"}
+"""What the columns of predictions have before the name of a value."""
 
 
 class RedHeartOptions(Section):
@@ -232,12 +234,18 @@ class RedHeart(Family):
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """Return the likeliest emotion of every row, the probability of each, and every value."""
+        import torch
+
         from trainables.red_heart.model import predicted_values
 
-        values = {task: tensor.tolist() for task, tensor in predicted_values(answers, self._sizes()).items()}
-        names = self._names()
+        emotions, predicted = self.options.emotions, predicted_values(answers, self._sizes())
+        columns = [f"{_PREFIXES[task]}{name}" for task, names in self._names().items() for name in names]
         return [
-            _as_columns({task: values[task][row] for task in TASKS}, names) for row in range(len(answers))
+            {
+                "emotion": emotions[row.index(max(row[: len(emotions)]))],
+                **{column: round(value, 6) for column, value in zip(columns, row, strict=True)},
+            }
+            for row in torch.cat([predicted[task] for task in TASKS], dim=1).tolist()
         ]
 
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -334,18 +342,3 @@ class RedHeart(Family):
         if num_tokens > config.vocab_size:
             model.resize_token_embeddings(num_tokens)
         return model
-
-
-def _as_columns(values: Mapping[str, Sequence[float]], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return one row's predictions by column."""
-    shares = dict(zip(names["emotion"], values["emotion"], strict=True))
-    return {
-        "emotion": max(shares, key=shares.__getitem__),
-        **{f"probability_{name}": round(share, 6) for name, share in shares.items()},
-        **{
-            f"bentham_{name}": round(value, 6)
-            for name, value in zip(names["bentham"], values["bentham"], strict=True)
-        },
-        "regret": round(values["regret"][0], 6),
-        **{f"surd_{name}": round(value, 6) for name, value in zip(SURD, values["surd"], strict=True)},
-    }

@@ -19,7 +19,7 @@ from dure.data.canonical import folded
 from dure.data.fields import CellReader
 from dure.data.tables import Role
 from dure.errors import UserError, nearest
-from trainables.red_heart.tasks import SURD, TASKS
+from trainables.red_heart.tasks import SURD, TASKS, task_slices
 
 LABELS = ("AUTHOR", "EVERYBODY", "INFO", "NOBODY", "OTHER")
 """Who is in the wrong; no head predicts it, but every split has its share of each."""
@@ -164,16 +164,14 @@ def targets_of(rows: Mapping[str, Sequence[str]], sizes: Mapping[str, int], num_
     What is missing, such as a whole role, is NaN. Emotions and SURD parts are divided by their sum.
     """
     targets = np.full((num_rows, sum(sizes.values())), np.nan, dtype=np.float32)
-    start = 0
-    for task, size in sizes.items():
+    for task, place in task_slices(sizes).items():
         for row, cell in enumerate(rows.get(TARGET_ROLES[task], ())):
             if not cell:
                 continue
             values = np.array([np.nan if value is None else value for value in json.loads(cell)])
             if task in ("emotion", "surd"):
                 values = values / values.sum()
-            targets[row, start : start + size] = values
-        start += size
+            targets[row, place] = values
     return targets
 
 
