@@ -15,8 +15,7 @@ from dure.config.scalars import Bool, Float, Text
 from dure.config.schema import Experiment
 from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.fields import CellReader
-from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in, shown_label
-from dure.data.tables import Table
+from dure.data.labels import ClassIndex, labels_in, shown_label
 from dure.errors import UserError
 from dure.family import Features, Rows
 from dure.metrics.classification import (
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from dure.data.collating import PaddedRows
     from dure.modeling.objectives import Objective
-    from dure.modeling.task import Task
 
 _OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")
 
@@ -95,11 +93,11 @@ class Emotion(Transfer):
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)
-        self.separator = self.options.label_separator if self.options.multi_label else None
         if self.options.multi_label:
+            self.separator = self.options.label_separator
             self.metrics = (*(Metric(f"eval_{name}", "max", "share") for name in _OVERALL), *CLASS_METRICS)
             self.roles = tuple(
-                replace(role, separator=self.separator, reader=LabelsReader(self.options.label_separator))
+                replace(role, separator=self.separator, reader=LabelsReader(self.separator))
                 if role.is_class
                 else role
                 for role in self.roles
@@ -114,26 +112,9 @@ class Emotion(Transfer):
                 one["label"] = f"{one['label']}{self.separator}{other['label']}"
         return rows
 
-    def survey(self, tables: Mapping[str, Table]) -> None:
-        """Take the emotions from the training table; the other tables may have none beside them."""
-        self.classes = classes_of(tables["train"], "label", self.separator)
-        for split, table in tables.items():
-            if split != "train":
-                self.check_targets(table)
-
-    def check_targets(self, table: Table) -> None:
-        """Refuse a table with a class that the model does not know."""
-        check_classes(table, "label", self.classes, self.separator)
-
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer, or train the rehearsal's on cleaned texts."""
         return super().load_tokenizer(lambda: map(self.clean, texts()))
-
-    def task(self) -> Task:
-        """Return the classification of texts by emotions."""
-        from dure.modeling.task import classification
-
-        return classification(self.classes, multi_label=self.options.multi_label)
 
     def clean(self, text: str) -> str:
         """Return a text as the model reads it, before any prefix."""

@@ -91,6 +91,9 @@ class Transfer(Family):
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of their ids; known from :meth:`survey` or :meth:`load_exported` on."""
 
+    separator: str | None = None
+    """What stands between the classes of one text, where it may have several."""
+
     class_weights: Mapping[str, float] = MappingProxyType({})
     """Weight of every class, such as ``class_weight[joy]``; known from :meth:`objective` on."""
 
@@ -141,8 +144,8 @@ class Transfer(Family):
         if self.is_number:
             self._survey_numbers(tables["train"])
             return
-        self.classes = classes_of(tables["train"], "label")
-        if are_measures(self.classes):
+        self.classes = classes_of(tables["train"], "label", self.separator)
+        if isinstance(self.options, TransferOptions) and are_measures(self.classes):
             self.notify(
                 f"{tables['train'].source}: the labels are numbers with fractions, and each is a class of its own; "
                 "task.target=number learns them as numbers"
@@ -153,9 +156,8 @@ class Transfer(Family):
 
     def check_targets(self, table: Table) -> None:
         """Refuse a table with a class that the model does not know."""
-        if self.is_number:
-            return
-        check_classes(table, "label", self.classes)
+        if not self.is_number:
+            check_classes(table, "label", self.classes, self.separator)
 
     def _survey_numbers(self, table: Table) -> None:
         """Tell the range of the training numbers, and that nothing is drawn by them."""
@@ -170,7 +172,7 @@ class Transfer(Family):
         from dure.modeling.task import classification
 
         if not self.is_number:
-            return classification(self.classes)
+            return classification(self.classes, multi_label=self.separator is not None)
         task = classification(["number"])
         return replace(task, config_changes={**task.config_changes, "problem_type": "regression"})
 
