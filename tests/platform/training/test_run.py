@@ -20,7 +20,7 @@ from dure.modeling.objectives import TokenCrossEntropy
 from dure.runs.folder import RunFolder
 from dure.runs.logs import captured_output
 from dure.runs.manifest import write_manifest
-from dure.studies.crossval.predictions import read_predictions
+from dure.studies.crossval.results import read_predictions
 from dure.training import memory
 from dure.training.recorder import check_last_loss
 from dure.training.run import RunRequest, run

@@ -16,8 +16,7 @@ from dure.files import write_text
 from dure.metrics.classification import classification_report
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.crossval.comparison import compare, mcnemar
-from dure.studies.crossval.predictions import Predictions, read_predictions
-from dure.studies.crossval.results import comparisons
+from dure.studies.crossval.results import Predictions, comparisons, read_predictions
 
 from .put_together import together
 
