@@ -19,7 +19,7 @@ from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
-from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
+from dure.studies.batch.strategy import best_setting, comparisons_of, settings_of
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.results import CrossvalResults, comparisons
 from dure.studies.progressive.plan import ProgressiveStudy
