@@ -1,4 +1,4 @@
-"""What is known of background jobs, on disk: it outlives the cluster that ran them.
+"""What is known of background jobs, on disk: it outlives the cluster that ran them; and the folders they work in.
 
 ``$DURE_CACHE/background/`` holds for every job its record (JSON), its log, what it said of itself when it began, and
 while it runs the environment that it was started with, which only its owner can read.
@@ -6,6 +6,7 @@ while it runs the environment that it was started with, which only its owner can
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -15,12 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from dure.errors import RunError, UserError
 from dure.family.corpus import cache_folder
-from dure.files import json_or_none, write_json
+from dure.files import json_or_none, write_json, write_text
 from dure.jobs.jobs import ENDED, Job
-from dure.runs.lock import born
+from dure.runs.lock import born, holder_of, require_free
 
 _NUM_KEPT = 100
+_SECONDS_TO_END = 120.0
 
 
 @dataclass(frozen=True)
@@ -130,3 +135,52 @@ def records() -> Records:
     with contextlib.suppress(OSError):
         folder.chmod(0o700)
     return Records(folder)
+
+
+def claim(path: Path, *, pid_file: str | None = None) -> None:
+    """Say that the checks of a command are over and its work in a folder, which it holds, begins.
+
+    A background job tells the terminal that waits for it. Scripts of old may read its number in ``pid_file``; here only
+    the lock is believed.
+    """
+    holder = holder_of(path)
+    if holder is None or holder.job is None:
+        return
+    if pid_file is not None:
+        write_text(path / pid_file, f"{holder.pid}\n")
+        atexit.register((path.resolve() / pid_file).unlink, missing_ok=True)
+    write_json(records().claim(holder.job), asdict(holder))
+
+
+def stop(path: Path) -> int:
+    """End the background job of a folder cleanly, wait for its end, and return the number of its process.
+
+    Raises:
+        UserError: None works there, or it cannot be ended from here.
+        RunError: It does not end.
+    """
+    holder = holder_of(path)
+    if holder is None or holder.job is None or not holder.is_near or holder.is_suspended:
+        require_free(path)  # names what works there, and how that is ended
+        holder = None
+    if holder is None or holder.path != str(path.resolve()):  # a copy of a folder has its lock too
+        raise UserError(
+            "nothing of dure runs there in the background",
+            where=str(path),
+            expected="the folder of a command that was started with --background, or the name of a job (`dure jobs`)",
+        )
+    try:
+        process = psutil.Process(holder.pid)
+        process.terminate()
+        process.wait(_SECONDS_TO_END)
+    except psutil.NoSuchProcess:
+        pass  # it ended just now
+    except psutil.AccessDenied:
+        raise UserError(
+            f"process {holder.pid} is another user's", where=str(path), hint="its owner can stop it"
+        ) from None
+    except psutil.TimeoutExpired:
+        raise RunError(
+            f"process {holder.pid} has not ended within {_SECONDS_TO_END:.0f} s; kill -9 {holder.pid}"
+        ) from None
+    return holder.pid

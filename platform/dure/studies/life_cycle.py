@@ -150,7 +150,7 @@ def run(study: StudyPlan, asked: Asked) -> Any:
         RunError: Ray does not start, or a step failed.
         Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
-    from dure.jobs.background_folders import claim
+    from dure.jobs.background_records import claim
     from dure.preflight.before import before_run, check_settings
     from dure.reporting.console import RunConsole, StudyConsole
     from dure.reporting.terminal import Terminal
@@ -202,7 +202,7 @@ def run_experiment(
         RunError: Training failed; the folder says why.
         Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
-    from dure.jobs.background_folders import claim
+    from dure.jobs.background_records import claim
     from dure.preflight.before import before_run, check_settings, files_of_run
     from dure.reporting.console import RunConsole
     from dure.reporting.terminal import Terminal

@@ -17,7 +17,7 @@ import pytest
 
 from dure.errors import UserError
 from dure.jobs import background_environment as environment
-from dure.jobs import background_folders as folders
+from dure.jobs import background_records
 from dure.jobs.background_records import ClusterKeeper, Records, records
 from dure.jobs.jobs import Job
 from dure.jobs.starting import start
@@ -66,7 +66,7 @@ def write_keeper(kept: Records, pid: int) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from dure.jobs.background_folders import claim
+from dure.jobs.background_records import claim
 from dure.runs.lock import held
 with held(Path(sys.argv[1])):
     claim(Path(sys.argv[1]), pid_file="mine.pid")
@@ -93,12 +93,12 @@ def test_what_runs_in_a_folder_is_found_by_its_lock_and_no_pid_file_is_believed(
         (folder / "server.pid").write_text("1\n", encoding="utf-8")  # of somebody else
         with pytest.raises(UserError, match=f"(?s)process {process.pid} of .*`dure stop {folder}`"):
             require_free(folder)
-        assert folders.stop(folder) == process.pid
+        assert background_records.stop(folder) == process.pid
     (folder / "mine.pid").unlink()  # SIGTERM alone leaves it; a command of dure ends in order
     with sleeper(DURE_JOB=JOB) as stranger:
         (folder / "dure.pid").write_text(f"{stranger.pid}\n", encoding="utf-8")
         with pytest.raises(UserError, match="--background"):
-            folders.stop(folder)
+            background_records.stop(folder)
         assert stranger.poll() is None
     assert {file.name for file in folder.glob("*.pid")} == {"server.pid", "dure.pid"}
 
@@ -108,24 +108,24 @@ def test_only_the_job_that_works_in_a_folder_is_stopped(kept, tmp_path):
     with job_in(folder) as process:
         shutil.copytree(folder, copy)  # its lock too
         with pytest.raises(UserError, match="nothing of dure runs there"):
-            folders.stop(copy)
+            background_records.stop(copy)
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         with pytest.raises(UserError, match=f"kill -CONT {process.pid}"):
-            folders.stop(folder)
+            background_records.stop(folder)
         process.send_signal(signal.SIGCONT)
         rewrite_lock(folder, host="elsewhere")
         with pytest.raises(UserError, match="end it there"):
-            folders.stop(folder)
+            background_records.stop(folder)
         rewrite_lock(
             folder, host=socket.gethostname(), born=born(process.pid) - 1
         )  # its number was given anew
         with pytest.raises(UserError, match="nothing of dure runs there"):
-            folders.stop(folder)
+            background_records.stop(folder)
         assert process.poll() is None
     with job_in(tmp_path / "terminal", job=None) as process:
         with pytest.raises(UserError, match=f"`kill {process.pid}`"):
-            folders.stop(tmp_path / "terminal")
+            background_records.stop(tmp_path / "terminal")
         assert process.poll() is None
         assert not (tmp_path / "terminal" / "mine.pid").exists()
 
@@ -190,7 +190,7 @@ def test_an_environment_is_handed_on_whole_in_a_file_of_its_owner(kept, tmp_path
 
 def test_a_background_job_leaves_the_lock_of_its_folder_where_the_terminal_finds_it(kept, tmp_path):
     code = (
-        "from pathlib import Path; from dure.jobs.background_folders import claim; from dure.runs.lock import held\n"
+        "from pathlib import Path; from dure.jobs.background_records import claim; from dure.runs.lock import held\n"
         "with held(Path('run')): claim(Path('run'), pid_file='mine.pid'); print(Path('run/mine.pid').read_text())"
     )
     ended = subprocess.run(

@@ -142,11 +142,11 @@ def stop(
     address: options.Server = None,
 ) -> int:
     """Stop a job, or what runs in a folder in the background, cleanly; nothing that is finished is lost."""
-    from dure.jobs import background_folders as folders
+    from dure.jobs import background_records
     from dure.jobs.finding import stop_job
 
     if "/" in job or Path(job).exists():
-        pid = folders.stop(Path(job))
+        pid = background_records.stop(Path(job))
         print_result({"pid": pid, "path": job}, f"process {pid} has ended")
         return 0
     ended = stop_job(job, address)
