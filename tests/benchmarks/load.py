@@ -137,7 +137,7 @@ def board(num_trials: int, folder: Path) -> dict[str, dict[str, float]]:
     """Propose, start and end trials as Tune's driver does, without processes."""
     growth = Growth()
     strategy = sweep_of(num_trials, folder)
-    seen = Board(strategy, list(strategy.trials()), folder, StudyListener(), None, limit=0)
+    seen = Board(strategy, load_profile("cpu"), folder, StudyListener())
     with seen.followed(), seen.summarised():
         for number in range(num_trials):
             trial_id = str(number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from dure.runtime.placement import fitting_trials, trial_bundle
 from dure.runtime.scratch import restored
 from dure.secrets import CLOUD_SECRETS
 from dure.signals import Interrupted, stoppable
-from dure.storage.mirror import shared_folder
 from dure.studies.board import Board, trial_name
 from dure.studies.strategy import Strategy
 from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, settled
@@ -60,70 +58,55 @@ def run_study(
         RunError: Ray does not start.
         Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
-    follower = follower or StudyListener()
-    plans = list(strategy.trials())
-    shared = shared_folder(profile, path)
-    board = Board(
-        strategy, plans, path, follower, shared, limit=profile.max_restarts, storage=profile.storage
-    )
-    requests = TrialRequests(
-        study=strategy.study.name,
-        profile=profile,
-        path=path,
-        plans={plan.name: plan for plan in plans},
-        listeners=listeners,
-        keeps_predictions=strategy.keeps_predictions,
-        keeps_dev_losses=strategy.keeps_dev_losses,
-        session=board.session,
-        shared=shared,
-        train=train,
-    )
-    follower.started(strategy.study.name, path, board.statuses())
+    board = Board(strategy, profile, path, follower or StudyListener())
+    board.follower.started(strategy.study.name, path, board.statuses())
     try:
         with board.followed(), stoppable(path, board.notify) as board.stop_file:
-            _run_pending(strategy, board, requests, address)
+            _run_pending(board, address, listeners, train)
     except Interrupted:
-        follower.finished(board.results().as_json())
+        board.follower.finished(board.results().as_json())
         raise
     results = board.results()
-    follower.finished(results.as_json())
+    board.follower.finished(results.as_json())
     return results
 
 
-def _run_pending(strategy: Strategy[Any], board: Board, requests: TrialRequests, address: str | None) -> None:
+def _run_pending(board: Board, address: str | None, further: Listeners, train: Train) -> None:
     """Run what is not settled, on a cluster, and write the summary whatever happens."""
-    path, further = requests.path, requests.listeners
-    unsettled = [name for name in requests.plans if board.status(name).state not in SETTLED]
+    strategy, path = board.strategy, board.path
+    unsettled = [trial.name for trial in board.statuses() if trial.state not in SETTLED]
     pending = strategy.pending(unsettled)
-    if len(unsettled) < len(requests.plans):
+    if len(unsettled) < len(board.plans):
         # A session that was killed may have left what it was about to remove.
         strategy.ended(board.statuses())
     board.forget_results(pending)
     with captured_output(path / strategy.log_file), board.summarised():
         if pending:
             own = strategy.listeners()
-            requests = replace(
-                requests,
-                stop_file=board.stop_file,
-                listeners=lambda experiment: (*own, *further(experiment)),
-            )
             board.notify("Ray is starting" if address is None else f"joining the cluster at {address}")
             with cluster(address, name=strategy.study.name, path=path) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
-                relay = board.relay_from_others()
-                _fit(strategy, pending, replace(requests, relay=relay), ray_cluster, board)
+                requests = TrialRequests(
+                    study=strategy.study.name,
+                    profile=board.profile,
+                    path=path,
+                    plans=board.plans,
+                    listeners=lambda experiment: (*own, *further(experiment)),
+                    keeps_predictions=strategy.keeps_predictions,
+                    keeps_dev_losses=strategy.keeps_dev_losses,
+                    stop_file=board.stop_file,
+                    session=board.session,
+                    shared=board.shared,
+                    relay=board.relay_from_others(),
+                    train=train,
+                )
+                _fit(board, pending, requests, ray_cluster)
             board.stop_if_asked()
 
 
-def _fit(
-    strategy: Strategy[Any],
-    pending: Sequence[str],
-    requests: TrialRequests,
-    ray_cluster: Cluster,
-    board: Board,
-) -> None:
-    profile, name = requests.profile, strategy.study.name
+def _fit(board: Board, pending: Sequence[str], requests: TrialRequests, ray_cluster: Cluster) -> None:
+    strategy, profile, name = board.strategy, board.profile, board.strategy.study.name
     side_by_side = fitting_trials(profile, ray_cluster.nodes)
     settings = strategy.tune_settings(side_by_side)
     if side_by_side > 1:
@@ -144,7 +127,7 @@ def _fit(
         ),
         run_config=tune.RunConfig(
             name=f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-            storage_path=str((requests.path / ".ray_tune").resolve()),
+            storage_path=str((board.path / ".ray_tune").resolve()),
             failure_config=tune.FailureConfig(max_failures=profile.max_restarts),
             callbacks=[board],
             verbose=0,

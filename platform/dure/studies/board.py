@@ -17,7 +17,7 @@ import ray
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
-from dure.config.storage import StorageConfig
+from dure.config.schema import Profile
 from dure.errors import one_line
 from dure.events import (
     SETTLED,
@@ -39,10 +39,10 @@ from dure.runtime.deaths import Death, death_of
 from dure.runtime.fit import died_too_often, restart_line
 from dure.runtime.relay import Relay
 from dure.signals import Interrupted
-from dure.storage.mirror import SharedFolder
+from dure.storage.mirror import shared_folder
 from dure.storage.pushing import StudyMirror
 from dure.studies.results import TrialRecord
-from dure.studies.strategy import Strategy, TrialPlan
+from dure.studies.strategy import Strategy
 from dure.studies.streams import StudyStreams
 
 logger = logging.getLogger(__name__)
@@ -73,22 +73,13 @@ class Board(tune.Callback):  # type: ignore[misc]
     """Where every trial stands, from the folders on disk and from what Tune says."""
 
     def __init__(
-        self,
-        strategy: Strategy[Any],
-        plans: Sequence[TrialPlan],
-        path: Path,
-        follower: StudyListener,
-        shared: SharedFolder | None,
-        *,
-        limit: int,
-        storage: StorageConfig | None = None,
+        self, strategy: Strategy[Any], profile: Profile, path: Path, follower: StudyListener
     ) -> None:
         self.session = uuid.uuid4().hex
-        self._limit = limit
-        self._room = DiskRoom(
-            path, storage or StorageConfig(), notify=self.notify, check_stop=self.stop_if_asked
-        )
+        self.profile = profile
+        self._room = DiskRoom(path, profile.storage, notify=self.notify, check_stop=self.stop_if_asked)
         self.strategy = strategy
+        self.plans = {plan.name: plan for plan in strategy.trials()}
         self._kind = strategy.study.kind_of()
         self.path = path
         self.follower = follower
@@ -101,8 +92,9 @@ class Board(tune.Callback):  # type: ignore[misc]
         self._next_write = 0.0
         self._trials: dict[str, TrialStatus] = {}
         self._heard: set[str] = set()
+        self.shared = shared = shared_folder(profile, path)
         self.mirror = None if shared is None else StudyMirror(shared, path, self._running, self.notify)
-        for plan in plans:
+        for plan in self.plans.values():
             fresh = TrialStatus(name=plan.name, state="pending", path=plan.path_in(path))
             status = self._from_folder(fresh)
             # What is not settled is run again.
@@ -112,10 +104,6 @@ class Board(tune.Callback):  # type: ignore[misc]
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         """Leave all of it here: Tune writes its callbacks to disk, and neither threads nor a listener's locks can be."""
         return tune.Callback, ()
-
-    def status(self, name: str) -> TrialStatus:
-        """Return where a trial stands."""
-        return self._trials[name]
 
     def statuses(self) -> list[TrialStatus]:
         """Return where all trials stand, in the study's order."""
@@ -276,7 +264,9 @@ class Board(tune.Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died, and it is about to be started again."""
         death, restarts = self._died(trial)
-        again = restart_line(death, restarts.num_counted, self._limit, _last_checkpoint(restarts.path))
+        again = restart_line(
+            death, restarts.num_counted, self.profile.max_restarts, _last_checkpoint(restarts.path)
+        )
         self.notify(f"its process died {again}", trial=trial_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

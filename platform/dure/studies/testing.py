@@ -86,7 +86,7 @@ def _check_trials(make: Make, path: Path) -> None:
     _require(sorted(order) == sorted(names), f"longest_first() starts {order}, where {names} are pending")
     folders = [plan.path_in(path) for plan in plans]
     _require(len(set(folders)) == len(folders), f"two trials share a folder: {folders}")
-    record = Board(strategy, plans, path, StudyListener(), None, limit=0).results()
+    record = Board(strategy, load_profile("cpu"), path, StudyListener()).results()
     _require(record.state == "interrupted", f"a study that has not begun is {record.state}")
     plain_text(strategy.study.kind_of().report(record))
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from ray import cloudpickle
 
-from dure.config.storage import StorageConfig
 from dure.errors import RunError
 from dure.events import StudyListener
 from dure.runs.disk import DiskRoom
@@ -59,8 +58,8 @@ def test_deaths_of_trials_on_a_full_disk_are_counted_and_their_results_written(
     path = small_disk(2) / "study"
     experiment = tiny("t5", "lora")
     strategy = Batch(BatchStudy(kind="batch", name="study", experiments=(experiment.name,)), [experiment])
-    board = Board(strategy, strategy.trials(), path, StudyListener(), None, limit=1)
-    folder = board.status(experiment.name).path
+    board = Board(strategy, cpu, path, StudyListener())
+    folder = board.statuses()[0].path
     folder.mkdir(parents=True)
     trial = died_trial(experiment.name, tmp_path)
     filled(path.parent)
@@ -70,16 +69,16 @@ def test_deaths_of_trials_on_a_full_disk_are_counted_and_their_results_written(
     board.on_trial_error(1, [trial], trial)
     assert Restarts(folder, board.session).num_counted == 2
     assert RunFolder(folder).read_result().state == "failed"
-    assert board.status(experiment.name).state == "failed"
+    assert board.statuses()[0].state == "failed"
 
 
-def test_a_disk_that_stays_full_ends_the_study_with_what_to_do(small_disk, tiny, tmp_path):
+def test_a_disk_that_stays_full_ends_the_study_with_what_to_do(small_disk, cpu, tiny, tmp_path):
     path = small_disk(2) / "study"
     experiment = tiny("t5", "lora")
     strategy = Batch(BatchStudy(kind="batch", name="study", experiments=(experiment.name,)), [experiment])
-    impatient = StorageConfig(pause_minutes=0.005)
-    board = Board(strategy, strategy.trials(), path, StudyListener(), None, limit=1, storage=impatient)
-    board.status(experiment.name).path.mkdir(parents=True)
+    impatient = cpu.with_({"storage.pause_minutes": 0.005})
+    board = Board(strategy, impatient, path, StudyListener())
+    board.statuses()[0].path.mkdir(parents=True)
     trial = died_trial(experiment.name, tmp_path)
     fill(path.parent, 0)
     with pytest.raises(RunError, match="--resume goes on"):

@@ -79,40 +79,40 @@ def test_a_study_whose_folder_vanishes_fails_in_words(tiny, cpu, tmp_path, ray_a
         )
 
 
-def test_a_process_that_dies_behind_its_result_costs_nothing(tiny, tmp_path):
+def test_a_process_that_dies_behind_its_result_costs_nothing(tiny, cpu, tmp_path):
     experiment, path = tiny("bert", "full"), tmp_path / "study"
     strategy = Batch(
         BatchStudy(name="one", experiments=(experiment.name,), metrics=("eval_loss",)), [experiment]
     )
-    board = Board(strategy, strategy.trials(), path, StudyListener(), None, limit=0)
-    folder = board.status(experiment.name).path
+    board = Board(strategy, cpu, path, StudyListener())
+    folder = board.statuses()[0].path
     folder.mkdir(parents=True)
     RunFolder(folder).write_result(RunResult(experiment.name, "completed", {"eval_accuracy": 0.5}))
     trial = died_trial(experiment.name, tmp_path)
     board.on_trial_error(1, [trial], trial)
-    assert board.status(experiment.name).state == "completed"
+    assert board.statuses()[0].state == "completed"
     assert RunFolder(folder).read_result().metrics == {"eval_accuracy": 0.5}
 
 
-def test_what_an_unknown_death_says_is_kept_in_one_line(tiny, tmp_path):
+def test_what_an_unknown_death_says_is_kept_in_one_line(tiny, cpu, tmp_path):
     experiment = tiny("bert", "full")
     strategy = Batch(
         BatchStudy(name="one", experiments=(experiment.name,), metrics=("eval_loss",)), [experiment]
     )
-    board = Board(strategy, strategy.trials(), tmp_path / "study", StudyListener(), None, limit=0)
-    folder = board.status(experiment.name).path
+    board = Board(strategy, cpu, tmp_path / "study", StudyListener())
+    folder = board.statuses()[0].path
     folder.mkdir(parents=True)
     trial = died_trial(experiment.name, tmp_path, "lost\n  at a place")
     board.on_trial_error(1, [trial], trial)
     assert "(RuntimeError: lost at a place)" in RunFolder(folder).read_result().error
 
 
-def test_what_a_callback_raises_ends_the_study_at_the_end_of_the_step(tiny, tmp_path):
+def test_what_a_callback_raises_ends_the_study_at_the_end_of_the_step(tiny, cpu, tmp_path):
     experiment, path = tiny("bert", "full"), tmp_path / "study"
     strategy = Batch(
         BatchStudy(name="one", experiments=(experiment.name,), metrics=("eval_loss",)), [experiment]
     )
-    board = Board(strategy, strategy.trials(), path, StudyListener(), None, limit=0)
+    board = Board(strategy, cpu, path, StudyListener())
     trial = died_trial(experiment.name, tmp_path)
     (tmp_path / "study").write_text("a file where the folder was", encoding="utf-8")
     board.on_trial_complete(1, [trial], trial)
