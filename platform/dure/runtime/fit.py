@@ -156,7 +156,7 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
                     notify(f"waits for room for {num_workers} worker(s) of {each} each")
                 waits = True
                 if request.stop_file is not None and request.stop_file.exists():
-                    return _not_begun(request)
+                    return not_begun(request)
                 continue
             death = _death_in(error)
             request.room().write_alone(
@@ -208,8 +208,8 @@ def held_by(request: RunRequest) -> Path:
     return request.path / ".ray_train" / "placement_group"
 
 
-def _not_begun(request: RunRequest) -> RunResult:
-    """Return the result of a run of which a stop was asked while it waited for its workers, and write it."""
+def not_begun(request: RunRequest) -> RunResult:
+    """Return the result of a run of which a stop was asked before it began, and write it."""
     result = RunResult(request.experiment.name, "interrupted")
     request.room().write_alone("the result", lambda: request.folder().write_result(result))
     return result

@@ -72,7 +72,7 @@ class Strategy(ABC, Generic[Plan]):
     def trainable(self) -> Callable[..., Mapping[str, Any] | None]:
         """Return what runs a trial in its process: ``(config, requests)``, like :func:`dure.studies.trial.run_trial`.
 
-        What it returns is reported to Tune when the trial's folder is complete.
+        What it returns is reported to Tune when the trial's folder is complete, and what it raises is the trial's result.
         """
         from dure.studies.trial import run_trial
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,12 @@ from ray._raylet import setproctitle  # type: ignore[attr-defined]  # its stub l
 from ray.tune.trainable.function_trainable import wrap_function
 
 from dure.config.schema import Experiment, Profile
-from dure.errors import DureError, one_line
+from dure.errors import DureError, UserError, one_line
 from dure.events import EventLog, RunListener, RunProgress
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
-from dure.runtime.fit import TrainReporter, fit, report_of, run_name
+from dure.runtime.fit import TrainReporter, fit, not_begun, report_of, run_name
 from dure.runtime.relay import Relay
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import push_end
@@ -123,41 +124,36 @@ def settled(
     try:
         last = run(config, requests=requests)
     except Exception as error:
-        logger.exception("the trial failed")
-        write_where_room(path, RunResult(config["trial"], "failed", error=one_line(error)), requests)
+        if not isinstance(error, DureError):
+            logger.exception("the trial failed")
+        _write_failure(error, config["trial"], RunFolder(path), requests.profile)
     if mirror is not None:
         push_end(mirror, logger.warning)
     if last is not None:
         tune.report(dict(last))
 
 
-def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
-    """Run the trial of a config; a failure becomes its result and leaves the process usable.
+def _write_failure(error: Exception, name: str, folder: RunFolder, profile: Profile) -> None:
+    """Write why a trial failed, if its run has not done so, and wait for room where the disk is full.
 
-    A trial of which a stop was asked returns too, with the result ``interrupted``, which settles nothing.
-    """
-    request = requests.of(config)
-    folder = request.folder()
-    try:
-        fit_trial(request, requests.train)
-    except DureError as error:
-        result = folder.read_result() or RunResult(
-            name=request.experiment.name, state="failed", error=one_line(error)
-        )
-        if isinstance(error, DivergedError):
-            result = replace(result, state="diverged")
-        write_where_room(folder.path, result, requests)
-
-
-def write_where_room(path: Path, result: RunResult, requests: TrialRequests) -> None:
-    """Write a trial's result, and wait for room where the disk is full: without one the trial would be run again.
+    Without a result the trial would be run again.
 
     Raises:
         RunError: It stayed full for as long as the machine's profile waits.
     """
-    folder = RunFolder(path)
-    room = DiskRoom(path, requests.profile.storage, notify=EventLog(folder.events, "worker 0").notified)
+    result = RunResult(name, "failed", error=one_line(error))
+    if isinstance(error, DureError):
+        with suppress(UserError):  # a broken one is replaced
+            result = folder.read_result() or result
+    if isinstance(error, DivergedError):
+        result = replace(result, state="diverged")
+    room = DiskRoom(folder.path, profile.storage, notify=EventLog(folder.events, "worker 0").notified)
     room.write_alone("the result", lambda: folder.write_result(result))
+
+
+def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
+    """Run the trial of a config; one of which a stop was asked leaves ``interrupted``, which settles nothing."""
+    fit_trial(requests.of(config), requests.train)
 
 
 def fit_trial(request: RunRequest, train: Train) -> RunResult:
@@ -171,10 +167,7 @@ def fit_trial(request: RunRequest, train: Train) -> RunResult:
         RunError: Training failed.
     """
     if request.stop_file is not None and request.stop_file.exists():
-        interrupted = RunResult(name=request.experiment.name, state="interrupted")
-        request.path.mkdir(parents=True, exist_ok=True)
-        request.folder().write_result(interrupted)
-        return interrupted
+        return not_begun(request)
     nested = not request.profile.trains_in_process
     samples_per_step = request.experiment.training.effective_batch_size
     name = run_name(request)

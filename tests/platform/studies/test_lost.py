@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from dure.errors import RunError
+from dure.errors import RunError, UserError
 from dure.events import StudyListener
+from dure.files import write_text
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.adapter import run_study
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.strategy import Batch
 from dure.studies.board import Board
+from dure.studies.divergence import DivergedError
 from dure.studies.life_cycle import run_experiments
 from dure.studies.sweep.optuna_study import JOURNAL
 from dure.studies.sweep.plan import plan_sweep
 from dure.studies.sweep.strategy import Sweep
+from dure.studies.trial import TrialRequests, settled
 from tests.platform.removing import remove
 from tests.platform.studies.test_full_disk import died_trial
 
@@ -118,3 +121,29 @@ def test_what_a_callback_raises_ends_the_study_at_the_end_of_the_step(tiny, cpu,
     board.on_trial_complete(1, [trial], trial)
     with pytest.raises(OSError, match="study"):
         board.on_step_end(1, [])
+
+
+@pytest.mark.parametrize(
+    ("raised", "left", "expected"),
+    [
+        (ValueError("it was wrong"), None, ("failed", "ValueError: it was wrong", {})),
+        (UserError("no such column"), None, ("failed", "no such column", {})),
+        (RunError("out of memory"), "failed", ("failed", "what its run said", {"steps": 3})),
+        (DivergedError("loss is nan"), "failed", ("diverged", "what its run said", {"steps": 3})),
+        (DivergedError("loss is nan"), None, ("diverged", "loss is nan", {})),
+        (UserError("a broken record"), "broken", ("failed", "a broken record", {})),
+    ],
+)
+def test_what_a_trial_raises_is_its_result_unless_its_run_left_one(cpu, tmp_path, raised, left, expected):
+    folder = RunFolder(tmp_path / "one")
+    if left == "failed":
+        folder.write_result(RunResult("one", "failed", {"steps": 3}, error="what its run said"))
+    elif left == "broken":
+        write_text(folder.result, "no JSON")
+
+    def run(config, requests):
+        raise raised
+
+    settled({"trial": "one"}, TrialRequests("study", cpu, tmp_path), run)
+    result = folder.read_result()
+    assert (result.state, result.error, result.metrics) == expected

@@ -11,7 +11,7 @@ from typing import Any
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
-from dure.errors import DureError, counted, one_line
+from dure.errors import DureError, RunError, counted, one_line
 from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json_lines, write_json
@@ -95,13 +95,13 @@ def stage_folders(study: ProgressiveStudy, path: Path) -> list[StageFolder]:
     return [StageFolder(path / stage_name(number, ratio)) for number, ratio in enumerate(study.ratios, 1)]
 
 
-def run_stage(
-    config: Mapping[str, Any], requests: TrialRequests, study: ProgressiveStudy
-) -> dict[str, Any] | None:
+def run_stage(config: Mapping[str, Any], requests: TrialRequests, study: ProgressiveStudy) -> dict[str, Any]:
     """Run the stage that ``config["data_ratio"]`` says, unless it is finished, and return its report to the scheduler.
 
-    A failure becomes the candidate's result and leaves the process usable. A stage of which a stop was asked is
-    reported as such, and the next session continues it.
+    A stage of which a stop was asked is reported as such, and the next session continues it.
+
+    Raises:
+        RunError: It failed, which is the candidate's result.
     """
     base = requests.of(config)
     folders = stage_folders(study, base.path)
@@ -111,14 +111,8 @@ def run_stage(
         try:
             is_over = _train_stage(base, study, folders, place, requests.train)
         except DureError as error:
-            RunFolder(base.path).write_result(
-                RunResult(
-                    base.experiment.name,
-                    "diverged" if isinstance(error, DivergedError) else "failed",
-                    error=f"{folders[place].path.name}: {one_line(error)}",
-                )
-            )
-            return None
+            failure = DivergedError if isinstance(error, DivergedError) else RunError
+            raise failure(f"{folders[place].path.name}: {one_line(error)}") from error
         if not is_over:
             RunFolder(base.path).write_result(RunResult(base.experiment.name, "interrupted"))
             return {INTERRUPTED: True}
