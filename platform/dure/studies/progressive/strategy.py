@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dure.config.loading import checked
 from dure.config.schema import Experiment
 from dure.events import SETTLED, TrialStatus
 from dure.family import load_family
 from dure.metrics.metric import BASELINE, definitions, under
 from dure.runs.epochs import epochs_of
-from dure.runs.folder import RunFolder, RunResult, finite
+from dure.runs.folder import RunFolder, RunResult
 from dure.studies.progressive.forecast import forecast
 from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.race import Candidate
+from dure.studies.progressive.results import Forecast, StageRecord
 from dure.studies.progressive.scheduler import DATA_RATIO, ProgressiveRatioScheduler
 from dure.studies.progressive.stage import (
     SCORE,
@@ -31,7 +33,8 @@ from dure.studies.progressive.stage import (
 from dure.studies.proposing import Proposing
 from dure.studies.strategy import Strategy, TrialPlan
 
-Record = Mapping[str, Any]
+Stages = Mapping[str, Sequence[StageRecord]]
+"""The finished stages of every candidate, by its name."""
 
 
 class Progressive(Strategy[ProgressiveStudy]):
@@ -46,7 +49,7 @@ class Progressive(Strategy[ProgressiveStudy]):
         self.path = path
         self.log_file = f"logs/progressive_training_{datetime.now():%Y%m%d_%H%M%S}.log"
         self._experiments = dict(zip(study.names(), experiments, strict=True))
-        self._forecasts: dict[tuple[str, int], Mapping[str, Any] | None] = {}
+        self._forecasts: dict[tuple[str, int], Forecast | None] = {}
         self._first = experiments[0]
         self._metric = load_family(self._first).best_metric
         self._scheduler: ProgressiveRatioScheduler | None = None
@@ -94,24 +97,24 @@ class Progressive(Strategy[ProgressiveStudy]):
 
     def reported(self, trial: TrialStatus, result: Mapping[str, Any]) -> list[str]:
         """Say what to expect of all rows, from the third stage on, after a stage that this session trained."""
-        records = self._records(trial.name)
-        ahead = self._forecast(trial.name, len(records)) if result.get(TRAINED) else None
-        if ahead is None or len(records) == len(self.study.ratios):
+        stages = self._stages(trial.name)
+        ahead = stages[-1].forecast if stages and result.get(TRAINED) else None
+        if ahead is None or len(stages) == len(self.study.ratios):
             return []
         return [
-            f"with all {ahead['at_rows']:,} rows, {self._metric.name} {ahead['value']:.4f} is expected, with "
-            f"{ahead['level']:.0%} between {ahead['low']:.4f} and {ahead['high']:.4f}"
+            f"with all {ahead.at_rows:,} rows, {self._metric.name} {ahead.value:.4f} is expected, with "
+            f"{ahead.level:.0%} between {ahead.low:.4f} and {ahead.high:.4f}"
         ]
 
     def stopped(self, trial: TrialStatus) -> RunResult:
         """Return the result of a candidate that the scheduler ended: beaten, or done before the last ratio."""
-        candidate = self._candidate(trial.name)
-        records = self._records(trial.name)
+        candidate, stages = self._candidate(trial.name), self._stages(trial.name)
+        last = stages[-1].metrics if stages else {}
         return RunResult(
             trial.name,
             "completed" if candidate is not None and candidate.state == "done" else "stopped",
-            metrics=finite(records[-1]["metrics"]) if records else {},
-            seconds=sum(record["seconds"] for record in records),
+            metrics={name: figure for name, figure in last.items() if figure is not None},
+            seconds=sum(stage.seconds for stage in stages),
             error=None if candidate is None else candidate.reason,
         )
 
@@ -124,37 +127,27 @@ class Progressive(Strategy[ProgressiveStudy]):
                     for file in epochs_of(folder.checkpoints).values():
                         file.unlink()
 
-    def winner(self, trials: Sequence[TrialStatus]) -> str | None:
-        """Return the completed candidate that got furthest, and there scored best; the first of equals."""
-        ranked = []
-        for place, trial in enumerate(trials):
-            records = self._records(trial.name)
-            if trial.state == "completed" and records and records[-1]["score"] is not None:
-                ranked.append((-len(records), self._metric.cost(records[-1]["score"]), place, trial.name))
-        return min(ranked)[-1] if ranked else None
-
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
         """Return every stage of every candidate, the winner, and what was forecast."""
-        winner = self.winner(trials)
-        shown = winner or max(trials, key=lambda trial: len(self._records(trial.name))).name
         stages = {trial.name: self._stages(trial.name) for trial in trials}
-        training = self._first.training
+        winner = self._winner(trials, stages)
+        shown = stages[winner] if winner else max(stages.values(), key=len)
+        best = best_place(self._metric, [stage.score for stage in shown])
         every = [stage for each in stages.values() for stage in each]
-        baselines = [stage["baseline"] for stage in every if stage["baseline"] is not None]
         return {
             "metric": self._metric.name,
             "direction": self._metric.direction,
             "definitions": definitions([self._metric]),
             "ratios": [float(ratio) for ratio in self.study.ratios],
-            "baseline": baselines[0] if baselines else None,
+            "baseline": next((stage.baseline for stage in every if stage.baseline is not None), None),
             "seed": self._first.experiment.seed,
             "epochs_per_stage": self.study.epochs_per_stage,
-            "effective_batch_size": training.effective_batch_size,
-            "stopped": self._stopped(trials, winner),
+            "effective_batch_size": self._first.training.effective_batch_size,
+            "stopped": self._stopped(trials, stages, winner),
             "winner": winner,
-            "best_stage": self._best_stage(stages[shown]),
-            "samples_trained": sum(stage["samples"] for stage in every),
-            "stages": stages[shown],
+            "best_stage": None if best is None else shown[best].name,
+            "samples_trained": sum(stage.samples for stage in every),
+            "stages": shown,
             "candidates": [
                 {
                     "name": trial.name,
@@ -167,21 +160,25 @@ class Progressive(Strategy[ProgressiveStudy]):
             ],
         }
 
-    def _stopped(self, trials: Sequence[TrialStatus], winner: str | None) -> str | None:
+    def _winner(self, trials: Sequence[TrialStatus], stages: Stages) -> str | None:
+        """Return the completed candidate that got furthest, and there scored best; the first of equals."""
+        ended = [trial.name for trial in trials if trial.state == "completed"]
+        scored = [name for name in ended if stages[name] and stages[name][-1].score is not None]
+
+        def rank(name: str) -> tuple[int, float]:
+            return -len(stages[name]), self._metric.cost(stages[name][-1].score)
+
+        return min(scored, key=rank, default=None)
+
+    def _stopped(self, trials: Sequence[TrialStatus], stages: Stages, winner: str | None) -> str | None:
         """Return why the study ended before all of the data: ``gain``, ``baseline``, or None."""
         if winner is not None:
-            return "gain" if len(self._records(winner)) < len(self.study.ratios) else None
-        firsts = [self._records(trial.name)[:1] for trial in trials if trial.state == "stopped"]
-        if len(firsts) == len(trials) and not any(
-            beats_baseline(self._metric, record["metrics"]) for first in firsts for record in first
-        ):
+            return "gain" if len(stages[winner]) < len(self.study.ratios) else None
+        firsts = [stage for trial in trials for stage in stages[trial.name][:1]]
+        is_beaten = all(trial.state == "stopped" for trial in trials)
+        if is_beaten and not any(beats_baseline(self._metric, first.metrics) for first in firsts):
             return "baseline"
         return None
-
-    def _best_stage(self, stages: Sequence[Record]) -> str | None:
-        scored = [stage for stage in stages if stage["score"] is not None]
-        place = best_place(self._metric, [stage["score"] for stage in scored])
-        return None if place is None else str(scored[place]["name"])
 
     def _next(
         self, scheduler: ProgressiveRatioScheduler, most: int, trial_id: str
@@ -210,45 +207,35 @@ class Progressive(Strategy[ProgressiveStudy]):
             return None
         return self._scheduler.race.candidates.get(self._trial_ids.get(name, ""))
 
-    def _records(self, name: str) -> list[Record]:
-        """Return the records of the finished stages of a candidate, up to the first that is not finished."""
-        records: list[Record] = []
+    def _stages(self, name: str) -> list[StageRecord]:
+        """Return the finished stages of a candidate, up to the first that is not finished, each with its forecast."""
+        stages: list[StageRecord] = []
         for folder in stage_folders(self.study, self._folder(name)):
             record = folder.read_training_metrics()
             if record is None:
                 break
-            records.append(record)
-        return records
-
-    def _stages(self, name: str) -> list[dict[str, Any]]:
-        baseline = under(self._metric.name, BASELINE)
-        return [
-            {
-                **{key: value for key, value in record.items() if key not in ("records", "batch_limit")},
+            values = {key: value for key, value in record.items() if key not in ("records", "batch_limit")}
+            values |= {
                 "state": "completed",
                 "checkpoint": str(self._folder(name) / record["checkpoint"]),
-                "baseline": record["metrics"].get(baseline),
-                "forecast": self._forecast(name, place),
+                "baseline": record["metrics"].get(under(self._metric.name, BASELINE)),
+                "forecast": None,
             }
-            for place, record in enumerate(self._records(name), 1)
-        ]
+            stages.append(checked(StageRecord, values, {}, str(folder.training_metrics)))
+            key = (name, len(stages))
+            if key not in self._forecasts:  # every summary asks for all of them
+                self._forecasts[key] = self._ahead(stages)
+            stages[-1] = stages[-1].with_values(forecast=self._forecasts[key])
+        return stages
 
-    def _forecast(self, name: str, num_stages: int) -> Mapping[str, Any] | None:
-        """Return what the first stages of a candidate forecast; each is computed once."""
-        key = (name, num_stages)
-        if key not in self._forecasts:
-            self._forecasts[key] = self._ahead(self._records(name)[:num_stages])
-        return self._forecasts[key]
-
-    def _ahead(self, records: Sequence[Record]) -> Mapping[str, Any] | None:
-        scored = [record for record in records if record["score"] is not None]
-        if not scored or scored[-1]["ratio"] == 1 or not scored[-1]["num_dev_rows"]:
+    def _ahead(self, stages: Sequence[StageRecord]) -> Forecast | None:
+        scored = [stage for stage in stages if stage.score is not None]
+        if not scored or scored[-1].ratio == 1 or not scored[-1].num_dev_rows:
             return None
-        found = forecast(
-            [record["num_rows"] for record in scored],
-            [record["score"] for record in scored],
-            scored[-1]["num_rows_in_all"],
+        return forecast(
+            [stage.num_rows for stage in scored],
+            [stage.score for stage in scored if stage.score is not None],
+            scored[-1].num_rows_in_all,
             metric=self._metric,
-            num_dev_rows=scored[-1]["num_dev_rows"],
+            num_dev_rows=scored[-1].num_dev_rows,
         )
-        return None if found is None else found.as_json()

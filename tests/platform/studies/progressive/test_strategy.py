@@ -208,7 +208,8 @@ def test_the_summary_says_that_no_candidate_beat_the_trivial_baseline(tiny, tmp_
     record = {
         "name": STAGES[0], "score": 0.4, "checkpoint": "x", "samples": 20,
         "metrics": {"eval_accuracy": 0.4, "baseline_accuracy": 0.5}, "ratio": 0.25, "num_rows": 10,
-        "num_rows_in_all": 40, "num_dev_rows": 6,
+        "num_rows_in_all": 40, "num_dev_rows": 6, "stage": 1, "best_epoch": 1, "warm_start": None, "seconds": 1.0,
+        "peak_memory_mb": 1.0, "cpu_percent": 99.0, "batch_size": 2, "gradient_accumulation_steps": 1,
     }  # fmt: skip
     for name in study.names():
         write_json(tmp_path / name / STAGES[0] / "training_metrics.json", record)
