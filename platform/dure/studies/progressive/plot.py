@@ -203,7 +203,9 @@ def _candidate_label(row: CandidateRecord) -> str:
 
 
 def _draw_losses(axis: Axes, strong: CandidateRecord, others: Sequence[CandidateRecord]) -> None:
-    ratios = sorted(set(_ratios(strong, *others).values()))
+    # Of a small table two ratios may be as many rows.
+    own = (stage.ratio for row in (strong, *others) for stage in row.stages)
+    ratios = sorted({*_ratios(strong, *others).values(), *own})
     for row in (*others, strong):
         points = [(ratios.index(stage.ratio), loss) for stage, loss in _scored(row.stages, "eval_loss")]
         if points:

@@ -57,8 +57,9 @@ def test_the_winner_the_forecast_and_who_failed_are_drawn_in_their_colours(tmp_p
             candidates=[candidate(rate / 1000, "stopped", [stage(1, 0.1, 0.6)]) for rate in range(1, 30)]
         ),
         summary(stages=[stage(1, 0.1, 0.6, forecast=FORECAST)]),
+        summary(stages=[stage(1, 0.1, 0.6, num_rows=1), stage(2, 0.15, 0.7, num_rows=1)]),
     ],
-    ids=["empty", "running", "failed", "nan", "twenty", "far_apart", "many", "forecast"],
+    ids=["empty", "running", "failed", "nan", "twenty", "far_apart", "many", "forecast", "few_rows"],
 )
 @pytest.mark.filterwarnings("error")
 def test_every_state_of_a_study_has_a_picture(data, tmp_path):
