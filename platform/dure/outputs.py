@@ -192,9 +192,7 @@ def _never_trained(folder: Path) -> bool:
         return False
     if result is None:  # killed before it wrote what --resume goes on with
         return (folder / LOCK).is_file() and not run.experiment.is_file()
-    has_started = run.events.is_file() and any(
-        isinstance(entry.event, RunStart) for entry in read_events(run.events)
-    )
+    has_started = any(isinstance(entry.event, RunStart) for entry in read_events(run.events))
     return result.state == "failed" and not has_started
 
 

@@ -160,24 +160,21 @@ def _machine(environment: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _hashes(path: Path) -> dict[str, str]:
     """Return the XXH3 of every record that a run left, and that of its final weights."""
-    found = {name: hash_of(path / name) for name in _RECORDS if (path / name).is_file()}
-    manifest = RunFolder(path).final_model / MANIFEST
-    return {**found, "final_model": hash_of(manifest)} if manifest.is_file() else found
+    files = {name: path / name for name in _RECORDS} | {"final_model": RunFolder(path).final_model / MANIFEST}
+    return {name: hash_of(file) for name, file in files.items() if file.is_file()}
 
 
 def _notices(base: Path) -> list[dict[str, str]]:
-    file = RunFolder(base).events
     return [
         {"at": entry.at.isoformat(timespec="seconds"), "message": entry.event.message}
-        for entry in (read_events(file) if file.is_file() else ())
+        for entry in read_events(RunFolder(base).events)
         if isinstance(entry.event, Notice)
     ][:_MOST_NOTICES]
 
 
 def _command(path: Path) -> str:
     """Return what trains the same again: the record of the run where it lay when it was started."""
-    file = RunFolder(path).events
-    entries = read_events(file) if file.is_file() else []
+    entries = read_events(RunFolder(path).events)
     started = [entry.event for entry in entries if isinstance(entry.event, RunStart)]
     place = f"{started[0].path}/" if started else ""
     profile = RunFolder(path).read_environment().get("profile", {}).get("name")
