@@ -114,6 +114,7 @@ def _conversation(row: dict[str, Any]) -> dict[str, Any]:
         "length": len(ids),
         "prompt_length": prompt,
         "learned": [[prompt, len(ids)]],
+        "control": "",
         "answer_is_cut": False,
     }
 

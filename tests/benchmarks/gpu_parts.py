@@ -29,7 +29,7 @@ import torch
 
 from dure.errors import RunError
 from dure.training.memory import release
-from dure.training.oom import forget, is_out_of_memory
+from dure.training.oom import is_out_of_memory
 from tests.benchmarks.gpu import SHARES
 from tests.benchmarks.gpu_models import MODELS, Kind
 from tests.benchmarks.gpu_training import (
@@ -130,7 +130,7 @@ def in_turn(
                 if failed[name] != _NO_MEMORY:
                     traceback.print_exc()
                     broken = RuntimeError(f"{name}: {failed[name]}")
-                forget(error.__traceback__)
+                traceback.clear_frames(error.__traceback__)
             longest = max(longest, time.monotonic() - began)
             yield _row(bench, name, found, failed, flops)
     for name in ways:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -14,6 +16,13 @@ from tests.benchmarks.all import BENCHMARKS
 from tests.benchmarks.table import Row, Spent, one_table
 from tests.benchmarks.throughput import cut
 from tests.benchmarks.trial_overhead import TreeCpu
+
+
+def test_every_benchmark_can_be_imported():
+    """Most are run by hand only, and the engine changes beneath them."""
+    for file in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        if file.stem != "traps_elsewhere":  # needs a peer that is no dependency
+            importlib.import_module(f"tests.benchmarks.{file.stem}")
 
 
 def row(**more) -> Row:

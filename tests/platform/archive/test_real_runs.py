@@ -94,7 +94,7 @@ def test_the_interval_covers_what_label_noise_costs_and_equal_settings_are_a_tie
     sign = 1 if apart.a == "clean" else -1
     low, high = sorted((sign * apart.low, sign * apart.high))
     assert low <= difference <= high
-    assert high - low < 0.25  # narrow enough to say something
+    assert high - low < 0.35  # of accuracies from 0.5 to 1: narrow enough to say something
     assert apart.verdict == ("better" if sign == 1 else "worse")
     assert apart.p_holm is not None
     assert apart.p_holm < 0.05
