@@ -207,7 +207,7 @@ content = st.sampled_from(SUFFIXES).flatmap(
     )
 )  # fmt: skip
 quick = settings(max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck))
-thorough = settings(derandomize=False, max_examples=6000, suppress_health_check=list(HealthCheck))
+thorough = settings(derandomize=False, max_examples=2000, suppress_health_check=list(HealthCheck))
 arguments = {
     "made": content,
     "encoding": st.sampled_from(ENCODINGS),
