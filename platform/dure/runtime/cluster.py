@@ -28,6 +28,8 @@ _SECONDS_TO_ANSWER = 5.0
 SAFE_PATH = "PYTHONSAFEPATH"
 """Environment variable that keeps the working folder out of the places that Python imports from."""
 _NOBODY_ELSE = 0o600
+_had_own = threading.Event()
+"""Whether this process has started a cluster; it need not be there any more."""
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray gives the driver of a job, and its workers not."""
 
@@ -112,6 +114,9 @@ def cluster(
             if is_own:
                 session = str(context.address_info["session_dir"])
                 guard.watch_session(session)
+                _had_own.set()
+            elif _had_own.is_set():
+                _check_actors_start(str(address))
             gcs_address = str(ray.get_runtime_context().gcs_address)
             os.environ["RAY_ADDRESS"] = gcs_address
             dashboard = context.dashboard_url
@@ -131,6 +136,31 @@ def cluster(
                 guard.dismiss()
             if session is not None:
                 shutil.rmtree(session, ignore_errors=True)
+
+
+def _check_actors_start(address: str) -> None:
+    """Check that a cluster starts an actor of this process, which has had a Ray of its own before.
+
+    Ray 2.60 then ends every actor of the next cluster as it begins, unless both have one address of this machine.
+
+    Raises:
+        UserError: It does not.
+    """
+    import ray
+
+    probe = ray.remote(num_cpus=0)(_Nothing).remote()
+    try:
+        ray.get(probe.__ray_ready__.remote())
+    except ray.exceptions.ActorDiedError:
+        raise UserError(
+            "this process has had a Ray of its own, after which Ray starts nothing for it on another cluster",
+            where=f"the cluster at {address}",
+            hint="join the cluster from a new process (of a notebook: restart the kernel), or first",
+        ) from None
+
+
+class _Nothing:
+    """An actor that does nothing."""
 
 
 def _connected(address: str | None, name: str | None, temporary: Path | None) -> Any:

@@ -114,3 +114,29 @@ def test_a_process_answers_sigterm_itself_beside_a_cluster_and_after_it():
     )
     assert ended.stdout.split() == ["answered", "answered"], ended.stderr
     assert ended.returncode == 0
+
+
+TWICE = """
+from dure.runtime.cluster import cluster
+from tests.platform.studies.two_nodes import several_nodes
+
+with several_nodes({"CPU": 1}) as nodes:
+    with cluster(nodes.address):
+        print("joined", flush=True)
+    with cluster():
+        print("had its own", flush=True)
+    with cluster(nodes.address):
+        print("joined again", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_starts_no_actor_after_a_ray_of_ones_own_is_told_in_words():
+    """Of Ray 2.60; where a later one starts them, the process joins again and this may go with what it tests."""
+    ended = subprocess.run(
+        [sys.executable, "-c", TWICE],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path])},
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert ended.stdout.splitlines() == ["joined", "had its own"], ended.stderr
+    assert "restart the kernel" in ended.stderr
