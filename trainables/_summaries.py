@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +67,9 @@ class WritesTexts(Family):
                 raise error.at("task.rouge_tokenizer") from None
 
     @property
+    @abstractmethod
     def answer(self) -> str:
         """Name of the column of predictions."""
-        raise NotImplementedError
 
     @property
     def markers(self) -> tuple[str, ...]:
