@@ -125,6 +125,8 @@ def finished_run(path: Path, *, otherwise: str = "") -> RunFolder:
         hint = f"one within it: {', '.join(inside)}" if inside else None
         if folder_at(path.parent).final_model.is_dir() and path.parent != path:
             hint = f"the folder around it: {path.parent}"
+        if is_export(path):
+            hint = "the run that it was made of; an export takes dure predict, and what it writes dure score"
         raise UserError(
             "this is no folder of a finished run" if path.exists() else "there is no such folder",
             where=str(path),

@@ -53,7 +53,7 @@ def model_type(experiment: Experiment) -> str:
     Raises:
         UserError: It is not said, or transformers knows no such type.
     """
-    config = _folder_config(experiment)
+    config = folder_config(experiment)
     if config is not None:
         return str(config.model_type)
     name = experiment.model.architecture
@@ -91,10 +91,18 @@ def build_miniature(
         UserError: The architecture is not one for the task, or cannot be made small.
     """
     name = model_type(experiment)
-    config = _folder_config(experiment) or AutoConfig.for_model(name, **USUAL.get(name, {}))
-    if not task.fits(config):
-        where = "model.architecture" if _folder_config(experiment) is None else "model.checkpoint"
-        raise UserError(f"'{name}' is no {task.kind}", where=where, expected=task.expected)
+    config = folder_config(experiment)
+    if config is not None:
+        task.check(config, experiment.model.checkpoint)
+    else:
+        config = AutoConfig.for_model(name, **USUAL.get(name, {}))
+        if not task.fits(config):
+            raise UserError(
+                f"'{name}' is no {task.kind}",
+                where="model.architecture",
+                expected=task.expected,
+                hint="another model.architecture, or the family that fits this one (dure list)",
+            )
     lengths = experiment.tokenizer
     read, written = (
         lengths.encoder_max_len,
@@ -164,7 +172,7 @@ def _tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dic
 def _unshrinkable(experiment: Experiment, config: PretrainedConfig, error: Exception) -> UserError:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     inner = config.get_text_config().model_type
-    is_named = _folder_config(experiment) is None and inner != config.model_type and inner in CONFIG_MAPPING
+    is_named = folder_config(experiment) is None and inner != config.model_type and inner in CONFIG_MAPPING
     return UserError(
         f"a rehearsal cannot make '{config.model_type}' small: {reason}",
         where="model.architecture",
@@ -195,8 +203,12 @@ def _make_learnable(model: PreTrainedModel, *, separate_output: bool) -> None:
         model.config.tie_word_embeddings = False
 
 
-def _folder_config(experiment: Experiment) -> PretrainedConfig | None:
-    """Return the configuration of a checkpoint that is a folder here, else None."""
+def folder_config(experiment: Experiment) -> PretrainedConfig | None:
+    """Return the configuration of a checkpoint that is a folder here, else None.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     folder = Path(experiment.model.checkpoint)
     if not (folder / "config.json").is_file():
         return None

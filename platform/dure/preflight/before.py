@@ -130,14 +130,21 @@ def _check_each(
 def _check_checkpoint(experiment: Experiment) -> None:
     """Check that the checkpoint is at hand, here or on a hub that answers, and can do what is asked of it.
 
-    A rehearsal needs none.
+    A rehearsal needs none; where it is a folder here, it must be of a model for the family.
     """
     from dure.modeling.hub import require_checkpoint
-    from dure.preflight.model import require_limits
 
     if not experiment.rehearsal.enabled:
+        from dure.preflight.model import require_limits
+
         require_checkpoint(experiment.model)
         require_limits(load_family(experiment))
+    elif Path(experiment.model.checkpoint, "config.json").is_file():
+        from dure.modeling.rehearsal import folder_config
+
+        config, task = folder_config(experiment), load_family(experiment).task()
+        if config is not None and task is not None:
+            task.check(config, experiment.model.checkpoint)
 
 
 def _check_disk(files: Sequence[Files], output: Path | None, notify: Notify) -> None:

@@ -125,6 +125,8 @@ def test_an_export_predicts_as_its_run_does_wherever_it_lies_as_long_as_it_is_wh
     assert api.predict(moved, table, tmp_path / "out.csv", profile="cpu")["models"] == [str(moved)]
     with pytest.raises(UserError, match="an export already"):
         export(moved, tmp_path / "again")
+    with pytest.raises(UserError, match="an export takes dure predict"):
+        api.evaluate(moved, table, profile="cpu")
     with (moved / "model.safetensors").open("r+b") as file:
         file.seek(-4, 2)
         file.write(b"\xff\xff\xff\xff")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dure.config import load_experiment, rehearsal_of
+from dure.errors import UserError
 from dure.preflight.before import before_run
 from dure.runtime.placement import load_profile
 
@@ -22,3 +25,14 @@ def test_a_rehearsal_tells_once_by_how_much_its_learning_rates_are_larger(tmp_pa
     assert rehearsed.training.learning_rate == 0.05
     (line,) = (line for line in heard if line.startswith("rehearsal: "))
     assert "50 times the real ones" in line
+
+
+def test_a_rehearsal_of_a_folder_with_another_model_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    rehearsed = rehearsal_of(load_experiment("kobart_baseline", [f"model.checkpoint={tmp_path}"]))
+    output = tmp_path / "output"
+    with pytest.raises(UserError, match="is a bert model, which is no encoder-decoder"):
+        before_run(
+            [rehearsed], files=[], profile=load_profile("cpu"), output=output, notify=lambda line: None
+        )
+    assert not output.exists()
