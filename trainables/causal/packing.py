@@ -64,8 +64,7 @@ class Conversations(Batches):
         if "members" not in held.rows[0]:
             longest = max(map(len, texts))
             bins = [[row] for row in range(len(rows))] if self.way == "padded" else packed(texts, longest)
-        length = max(sum(len(texts[row]) for row in members) for members in bins)
-        length = -(-length // self.multiple_of) * self.multiple_of
+        length = self.padded_length(max(sum(len(texts[row]) for row in members) for members in bins))
         ids = np.full((len(bins), length), self.pad_token_id)
         positions = np.zeros_like(ids)
         number = np.full_like(ids, -1)
@@ -113,7 +112,7 @@ class Conversations(Batches):
 
     def positions(self, row: Row) -> tuple[int, ...]:
         """Return the length of a row, or of all rows of a pack."""
-        return (sum(len(each["input_ids"]) for each in row.get("members", [row])),)
+        return (self.padded_length(sum(len(each["input_ids"]) for each in row.get("members", [row]))),)
 
     def num_rows(self, batch: Batch) -> int:
         """Return the number of rows, be they in packs or not."""

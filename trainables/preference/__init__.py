@@ -104,7 +104,7 @@ class Pairs(Conversations):
 
     def positions(self, row: Row) -> tuple[int, ...]:
         """Return the length of the longer answer with its prompt, twice: each has a sequence."""
-        return (2 * max(len(row["input_ids"]), len(row["rejected_ids"])),)
+        return (2 * self.padded_length(max(len(row["input_ids"]), len(row["rejected_ids"]))),)
 
     def prompts(self, batch: Batch) -> Batch:
         """Return each prompt once, padded at the left."""

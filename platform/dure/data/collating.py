@@ -61,7 +61,11 @@ class Batches(ABC):
 
     def positions(self, row: Row) -> tuple[int, ...]:
         """Return how many positions a row takes in each tensor that is padded to the longest row of a batch."""
-        return (len(row["input_ids"]),)
+        return (self.padded_length(len(row["input_ids"])),)
+
+    def padded_length(self, length: int) -> int:
+        """Return the length of a tensor whose longest row has so many tokens."""
+        return -(-length // self.multiple_of) * self.multiple_of
 
     def twice(self, batch: Batch) -> Batch:
         """Return a batch with every row twice: the logits of all rows, then those of all rows again.
@@ -204,7 +208,7 @@ class TextPairs(PaddedRows):
 
     def positions(self, row: Row) -> tuple[int, ...]:
         """Return the lengths of the text and of its target."""
-        return len(row["input_ids"]), len(row["labels"])
+        return self.padded_length(len(row["input_ids"])), self.padded_length(len(row["labels"]))
 
     def targets_of(self, rows: datasets.Dataset) -> Targets:
         """Return the lengths of the labels."""

@@ -19,6 +19,7 @@ from dure.errors import UserError
 from dure.files import read_json_lines
 from dure.training.arguments import check_budget
 from dure.training.run import RunRequest, run
+from trainables.preference import Pairs
 
 from .test_objective_of_a_step import first_gradients, uneven  # noqa: F401 - a fixture
 from .test_recovery import Short, made, without_dropout
@@ -32,15 +33,36 @@ def row(length):
     return {"input_ids": [5] * length, "labels": 0}
 
 
-@given(st.lists(st.integers(1, 60), max_size=40), st.integers(8, 200))
-def test_every_row_is_in_one_run_and_no_run_of_several_rows_is_above_the_budget(lengths, budget):
-    runs = cut(ROWS, [row(length) for length in lengths], budget)
+@pytest.mark.parametrize("multiple_of", [1, 8])
+@given(lengths=st.lists(st.integers(1, 60), max_size=40), budget=st.integers(8, 200))
+def test_every_row_is_in_one_run_and_no_run_of_several_rows_is_above_the_budget(multiple_of, lengths, budget):
+    # On CUDA lengths are rounded up to a multiple of 8.
+    batches = PaddedRows(0)
+    batches.multiple_of = multiple_of
+    runs = cut(batches, [row(length) for length in lengths], budget)
     assert sorted(len(each["input_ids"]) for run in runs for each in run) == sorted(lengths)
     for each in runs:
-        assert len(each) == 1 or ROWS.collate(each)["input_ids"].numel() <= budget
+        assert len(each) == 1 or batches.collate(each)["input_ids"].numel() <= budget
     # A run ends only because the next row would have been too much.
     for one, other in pairwise(runs):
-        assert (len(one) + 1) * max(len(each["input_ids"]) for each in [*one, other[0]]) > budget
+        assert batches.collate([*one, other[0]])["input_ids"].numel() > budget
+
+
+def test_pairs_of_answers_stay_within_the_budget_where_lengths_are_rounded_up():
+    batches = Pairs(0)
+    batches.multiple_of = 8
+    rows = [
+        {
+            "input_ids": [5] * length,
+            "rejected_ids": [5] * 3,
+            "prompt_length": 1,
+            "learned": [],
+            "rejected_learned": [],
+        }
+        for length in (9, 9, 9, 7, 5)
+    ]
+    runs = cut(batches, rows, 64)
+    assert [batches.collate(run)["input_ids"].numel() for run in runs] == [64, 64, 16]
 
 
 @pytest.mark.parametrize(
