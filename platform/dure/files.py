@@ -112,12 +112,15 @@ def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write a file or folder to, then rename it into place.
 
     A file is on the disk itself before it gets its name, so that not even a power cut leaves an empty one there.
-    An existing folder at ``path`` is replaced; when the body raises, ``path`` is left as it was. What a process that is
-    no more left of writing ``path`` goes first.
+    An existing folder at ``path``, or the one that a link there leads to, is replaced; when the body raises, or the new
+    one cannot have its name, ``path`` is left as it was. What a process that is no more left of writing ``path`` goes
+    first.
 
     Raises:
         OSError: It cannot be written; told with ``path``.
     """
+    if path.is_symlink() and path.is_dir():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_by_dead(path)
     beside = _beside(path, "part")
@@ -126,10 +129,7 @@ def written_beside(path: Path) -> Iterator[Path]:
             yield beside
         give_usual_permissions(beside)
         if path.is_dir() and beside.is_dir():
-            old = _beside(path, "old")
-            path.rename(old)
-            beside.rename(path)
-            shutil.rmtree(old)
+            _replace_folder(path, beside)
         else:
             if beside.is_file():
                 flush(beside)
@@ -141,6 +141,17 @@ def written_beside(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def _replace_folder(path: Path, beside: Path) -> None:
+    """Give a folder the name of another one, which goes; what cannot go, as it is in use or not ours, stays hidden."""
+    old = _beside(path, "old")
+    try:
+        path.rename(old)
+        beside.rename(path)
+    finally:
+        if old.exists():
+            _take_back(old, path, "old")
+
+
 def process_space() -> str:
     """Return in what the numbers of processes are unique; machines of one name may differ in it."""
     try:
@@ -148,6 +159,16 @@ def process_space() -> str:
         return f"{session} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+def process_exists(pid: int) -> bool:
+    """Return whether this machine has a process of a number, also one of another user that is hidden from us."""
+    try:
+        with contextlib.suppress(PermissionError):
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _beside(path: Path, kind: str) -> Path:
@@ -177,9 +198,7 @@ def _remove_left_by_dead(path: Path) -> None:
         match = _BESIDE.fullmatch(left.name) if left.name.startswith(start) else None
         if match is None or f".{match[1]}" != start or match["machine"] != _machine():
             continue
-        import psutil
-
-        if not psutil.pid_exists(int(match["pid"], 16)):
+        if not process_exists(int(match["pid"], 16)):
             with contextlib.suppress(OSError):  # another process does the same
                 _take_back(left, path, match["kind"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -137,6 +138,80 @@ def test_a_folder_of_the_longest_name_is_replaced(tmp_path):
             (beside / "x").write_text(text)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
     assert (path / "x").read_text() == "two"
+
+
+def replaced(path, text="new"):
+    with written_beside(path) as beside:
+        beside.mkdir()
+        (beside / "x").write_text(text)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x").write_text("old")
+    return tmp_path / "out"
+
+
+def test_what_a_hidden_process_of_another_user_writes_is_not_taken_for_left(tmp_path, monkeypatch):
+    def of_another(pid, number):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with written_beside(tmp_path / "out") as beside:
+        beside.touch()
+        written = beside.name
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    theirs = tmp_path / written.replace(f"{os.getpid():08x}", f"{ended.pid:08x}")
+    theirs.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", of_another)
+        write_text(tmp_path / "out", "")
+    assert theirs.exists()
+    write_text(tmp_path / "out", "")
+    assert not theirs.exists()
+
+
+def test_a_folder_keeps_its_name_when_the_new_one_cannot_have_it(folder, monkeypatch):
+    rename = pathlib.Path.rename
+
+    def refused(path, target):
+        if path.suffix == ".part":
+            raise OSError(errno.EDQUOT, "Disk quota exceeded", str(target))
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "rename", refused)
+        with pytest.raises(OSError, match="quota"):
+            replaced(folder)
+    assert (folder / "x").read_text() == "old"
+    assert list(folder.parent.iterdir()) == [folder]
+    replaced(folder)
+    assert (folder / "x").read_text() == "new"
+
+
+def test_a_folder_is_written_although_the_old_one_cannot_go(folder, monkeypatch):
+    unlink = os.unlink
+
+    def in_use(path, *args, **kwargs):
+        if path == "x":
+            raise OSError(errno.EBUSY, "Device or resource busy", path)
+        unlink(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", in_use)  # a file of it is open, on NFS
+        replaced(folder)
+    assert (folder / "x").read_text() == "new"
+    assert len(list(folder.parent.iterdir())) == 2
+
+
+def test_the_folder_that_a_link_leads_to_is_replaced(folder):
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    replaced(link)
+    assert link.is_symlink()
+    assert (folder / "x").read_text() == "new"
+    assert sorted(folder.parent.iterdir()) == [link, folder]
 
 
 KILLED = """
