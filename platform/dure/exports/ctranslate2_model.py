@@ -55,7 +55,8 @@ class CTranslate2Model(Format):
                     loaded.config.tie_word_embeddings = getattr(loaded.config, "scale_decoder_outputs", False)
                 return loaded
 
-        with tempfile.TemporaryDirectory() as plain:
+        # Beside the export, on whose disk there must be room anyway; a folder for temporary files may be small.
+        with tempfile.TemporaryDirectory(dir=folder) as plain:
             trained.family.export(trained.model, trained.tokenizer, Path(plain))
             try:
                 Converter(plain).convert(str(folder / MODEL), quantization=quantization)

@@ -14,7 +14,7 @@ import torch
 from dure.config.loading import dump_yaml
 from dure.config.schema import Profile
 from dure.data.collating import moved
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, shell_word
 from dure.events import Notify
 from dure.exports.agreement import Agreement, Prediction, compare
 from dure.exports.formats import Format, Trained, format_of
@@ -25,7 +25,7 @@ from dure.family.corpus import Corpus, load_corpus
 from dure.family.exported import CARD, EXPORT_FILE, ExportRecord, is_export, read_as
 from dure.family.predicting import predict_rows
 from dure.family.run_weights import weights_at
-from dure.files import parse_json, write_json, write_text, written_beside
+from dure.files import make_folder, read_json, write_json, write_text, written_beside
 from dure.runs.budget import bytes_in
 from dure.runs.folder import RunFolder
 from dure.runs.manifest import MANIFEST, write_manifest
@@ -80,6 +80,7 @@ def export_run(
     family = weights.family(notify, overrides)
     made = _checked_format(family, asked)
     check_target(target, force=asked.force)
+    make_folder(target.absolute().parent, where=f"--to {target}")
     notify(f"exporting {weights.words}")
     model, tokenizer = weights.read(family, profile, notify, adapted=asked.format == "adapter")
     model.to(torch.device(profile.device))
@@ -115,7 +116,8 @@ def export_run(
             dure_version=importlib.metadata.version("dure"),
         )
         write_text(beside / RunFolder(beside).experiment.name, dump_yaml(family.experiment))
-        write_text(beside / CARD, model_card(weights, family, record, agreement, asked.licence, differs))
+        card = model_card(weights, family, record, agreement, asked.licence, differs, profile.device)
+        write_text(beside / CARD, card)
         write_json(beside / EXPORT_FILE, record.model_dump(mode="json"))
         write_manifest(beside)
         check_target(target, force=asked.force)  # another command may have ended meanwhile
@@ -193,6 +195,13 @@ def check_target(folder: Path, *, force: bool) -> None:
         UserError: There is something else, or an export and it was not said to be replaced.
     """
     where = f"--to {folder}"
+    if folder.is_dir() and (Path.cwd().is_relative_to(folder.resolve()) or folder.is_mount()):
+        raise UserError(
+            "the working folder, one around it, or a mounted disk cannot be replaced",
+            where=where,
+            expected="a folder that is not there yet, or an earlier export",
+            hint=f"--to {shell_word(folder / 'model')}",
+        )
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir() or not is_export(folder):
@@ -201,7 +210,7 @@ def check_target(folder: Path, *, force: bool) -> None:
             where=where,
             expected="a new or empty folder, or an earlier export",
         )
-    known = set(parse_json((folder / MANIFEST).read_bytes())["files"]) | {MANIFEST}
+    known = {*_known_files(folder / MANIFEST), MANIFEST}
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if foreign := sorted(files - known):
         raise UserError(
@@ -211,3 +220,10 @@ def check_target(folder: Path, *, force: bool) -> None:
         )
     if not force:
         raise UserError("there is an export", where=where, hint="--force replaces it")
+
+
+def _known_files(manifest: Path) -> set[str]:
+    """Return the files that dure wrote by the manifest beside them."""
+    found = read_json(manifest, what="manifest of an export", hint="remove the folder, or take another one")
+    files = found.get("files")
+    return set(files) if isinstance(files, dict) else set()

@@ -34,8 +34,9 @@ def model_card(
     agreement: Agreement,
     licence: str,
     differs: str,
+    device: str,
 ) -> str:
-    """Return the card as Markdown with the head that the model hub reads."""
+    """Return the card as Markdown with the head that the model hub reads; ``device`` is the one of the original."""
     experiment = family.experiment
     head = {"license": licence, "base_model": experiment.model.checkpoint, "tags": ["dure"]}
     if experiment.rehearsal.enabled or not is_on_hub(experiment.model):
@@ -51,8 +52,7 @@ def model_card(
         f"{f' in {record.quantization}' if record.quantization else ''} ({in_bytes(record.size_bytes)}). "
         f"{_USE[record.format]}",
         "## Agreement with the original",
-        f"{agreement.sentence}. It predicted {record.rows_per_second:g} rows a second on a CPU, the original "
-        f"{record.original_rows_per_second:g}.{f' {differs}.' if differs else ''}",
+        f"{agreement.sentence}. It predicted {speeds(record, device)}.{f' {differs}.' if differs else ''}",
         "## Data",
         _data(weights),
         "## Scores",
@@ -64,6 +64,15 @@ def model_card(
         "\n".join(f"- {line}" for line in _limits(weights, family)),
     ]
     return redacted(without_passwords("\n\n".join(part for part in parts if part) + "\n"))
+
+
+def speeds(record: ExportRecord, device: str) -> str:
+    """Return how fast an export and its original predicted, and each on what: the export does on the CPU."""
+    where = "there too" if device == "cpu" else f"on {device}"
+    return (
+        f"{record.rows_per_second:g} rows a second on the CPU (the original {record.original_rows_per_second:g}, "
+        f"{where})"
+    )
 
 
 def _data(weights: RunWeights) -> str:

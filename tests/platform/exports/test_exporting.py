@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,7 @@ from dure.errors import RunError, UserError
 from dure.exports.agreement import compare
 from dure.exports.ctranslate2_model import CTranslate2Model
 from dure.exports.exporting import Asked, export_run
+from dure.exports.model_card import speeds
 from dure.family import load_family
 from dure.family.exported import read_exported
 from dure.family.run_weights import weights_at
@@ -35,6 +37,7 @@ from dure.modeling.weights import STATE
 from dure.preflight.foreseeing import foresee
 from dure.runs.folder import StageFolder
 from dure.training.run import RunRequest, run
+from tests.platform.small_disk import disks, fill
 
 
 def quiet(*_) -> None:
@@ -222,6 +225,68 @@ def test_ctranslate2_writes_the_same_texts_by_beams_where_no_token_is_forbidden(
     running.train("eenzeenee_t5", few, rehearse=True, profile="cpu", output=tmp_path / "other")
     with pytest.raises(RunError, match="shares the probability of tokens that"):
         export(tmp_path / "other", tmp_path / "no", Asked("ctranslate2"))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("format", ["transformers", "onnx"])
+def test_an_export_stays_whole_on_a_disk_that_does_not_take_the_new_one(bert, tmp_path, format):
+    if format == "onnx":
+        pytest.importorskip("onnxscript")
+    with disks(tmp_path) as mount:
+        disk = mount(40)
+        target = disk / "out"
+        export(bert, target, Asked(format))
+        before = contents(target)
+        filler = fill(disk, leaving=100_000)
+        with pytest.raises(OSError, match="No space left") as full:
+            export(bert, target, Asked(format, force=True))
+        assert full.value.filename == str(target)
+        assert contents(target) == before
+        assert sorted(disk.iterdir()) == [filler, target]
+        filler.unlink()
+        export(bert, target, Asked(format, force=True))
+        assert list(disk.iterdir()) == [target]
+
+
+def test_the_disk_of_an_export_is_all_that_ctranslate2_needs(bart, tmp_path, monkeypatch):
+    pytest.importorskip("ctranslate2")
+    with disks(tmp_path) as mount:
+        monkeypatch.setattr("tempfile.tempdir", str(mount(1)))
+        export(bart, tmp_path / "out", Asked("ctranslate2", accept=0))
+    assert not list((tmp_path / "out").glob("tmp*"))
+
+
+def test_where_an_export_cannot_lie_is_told_before_anything_is_predicted(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("dure.exports.exporting.predict_rows", None)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    for target in (Path(), Path(".."), tmp_path):
+        with pytest.raises(UserError, match=r"(?s)the working folder.*try: --to \S*model"):
+            export(bert, target)
+    with disks(tmp_path) as mount, pytest.raises(UserError, match="a mounted disk"):
+        export(bert, mount(1))
+    with pytest.raises(UserError, match="cannot be made"):
+        export(bert, tmp_path / "file" / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "export.json").write_text("{}")
+    for said in ("", "[]", "{"):
+        (tmp_path / "out" / "manifest.json").write_text(said)
+        with pytest.raises(UserError, match="this is no manifest of an export"):
+            export(bert, tmp_path / "out", Asked(force=True))
+    (tmp_path / "out" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="which dure did not write"):
+        export(bert, tmp_path / "out", Asked(force=True))
+
+
+def test_an_export_is_as_fast_on_the_cpu_as_its_card_says_and_the_original_where_it_was(bert, tmp_path):
+    record = export(bert, tmp_path / "out")
+    said = f"{record.rows_per_second:g} rows a second on the CPU (the original {record.original_rows_per_second:g}, "
+    assert f"{said}there too)" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert speeds(record, "cuda") == f"{said}on cuda)"
 
 
 @pytest.mark.slow

@@ -49,22 +49,24 @@ def export(
 ) -> None:
     """Export the model of a run, if it predicts there what it predicts here."""
     from dure.exports.exporting import Asked, export_run
+    from dure.exports.model_card import speeds
     from dure.reporting.console import progress_bar
     from dure.runtime.placement import choose_profile
 
     with progress_bar("comparing") as progress, trusting(trust_code):
+        machine = choose_profile(profile, notify)
         record = export_run(
             run,
             to,
             Asked(format, quantization, rows, accept, licence, force),
             overrides=tuple(overrides or ()),
-            profile=choose_profile(profile, notify),
+            profile=machine,
             progress=progress,
             notify=notify,
         )
     agreement = record.agreement
     text = (
         f"{to}: {record.source} as {record.format}; {agreement['num_equal']:,} of {agreement['num_rows']:,} rows "
-        f"agree, {record.rows_per_second:g} rows a second (the original {record.original_rows_per_second:g})"
+        f"agree, {speeds(record, machine.device)}"
     )
     print_result({"path": str(to), **record.model_dump(mode="json")}, text)
