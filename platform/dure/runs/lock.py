@@ -8,6 +8,7 @@ start; from another machine, where processes cannot be looked at, by a heartbeat
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -16,6 +17,7 @@ import shlex
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -72,8 +74,9 @@ class Holder:
 
     @property
     def is_me(self) -> bool:
-        """Whether it is this process."""
-        return self.is_near and self.pid == os.getpid() and self.born == born(self.pid)
+        """Whether it is this process, whatever its machine is called by now: another network may name it anew."""
+        is_same = (self.space, self.pid) == (process_space(), os.getpid())
+        return is_same and self.born == born(self.pid)
 
     @property
     def is_suspended(self) -> bool:
@@ -196,8 +199,12 @@ class _Lease:
 
     def _create(self) -> None:
         descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(self.me), file, ensure_ascii=False)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(asdict(self.me), file, ensure_ascii=False)
+        except OSError:  # a full disk: one that names nobody would keep everybody out
+            self.file.unlink(missing_ok=True)
+            raise
 
     def _remove(self, dead: Holder) -> None:
         """Remove the lock of a holder that is no more, unless another process did so and holds the folder now."""
@@ -223,6 +230,8 @@ class _Lease:
             # Whoever works in a folder that is gone finds that out when it records something.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 self._create()
+        elif not holder.token:
+            logger.warning("the lock %s is not renewed, since it cannot be read", self.file)
         elif holder.token != self.me.token:
             # This process was suspended, or cut off from storage, for longer than its lease. In order it cannot
             # end: whatever it wrote now would be among the records of its successor.
@@ -260,19 +269,39 @@ def _named(file: Path) -> Holder | None:
 
 
 def _is_alive(holder: Holder, file: Path) -> bool:
-    if holder.is_near:
-        return born(holder.pid) == holder.born
-    beside = file.with_name(f"{LOCK}.{uuid.uuid4().hex}")
-    try:
-        # By one clock, whatever the clocks of the machines say: that of the storage.
-        beside.touch()
-        now = beside.stat().st_mtime
-        beside.unlink()
-        return now - file.stat().st_mtime < LEASE_SECONDS
+    since = born(holder.pid) if holder.is_near else None
+    if since is not None or (holder.is_near and not _is_anothers(holder.pid)):
+        return since == holder.born
+    try:  # by its heartbeat: it is on another machine, or hidden from other users (hidepid)
+        return _time_there(file.parent) - file.stat().st_mtime < LEASE_SECONDS
     except FileNotFoundError:
         return False
     except OSError:
         return True
+
+
+def _is_anothers(pid: int) -> bool:
+    """Return whether a process is there that is another user's."""
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 0)
+    except PermissionError:
+        return True
+    return False
+
+
+def _time_there(folder: Path) -> float:
+    """Return the time by the clock of the storage, whatever those of machines say; by this one's where we may not write."""
+    beside = folder / f"{LOCK}.{uuid.uuid4().hex}"
+    try:
+        beside.touch()
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return time.time()
+        raise
+    now = beside.stat().st_mtime
+    beside.unlink()
+    return now
 
 
 def _myself(path: Path) -> Holder:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -95,6 +98,25 @@ def test_a_suspended_process_still_holds_the_folder(tmp_path):
             pass
 
 
+def test_a_process_that_the_system_hides_from_other_users_still_holds_the_folder(tmp_path, monkeypatch):
+    real = os.kill
+
+    def of_another(pid, number):
+        if number == 0:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(pid, number)
+
+    with holder(tmp_path) as first:
+        monkeypatch.setattr(lock, "born", {os.getpid(): lock.born(os.getpid())}.get)  # /proc with hidepid=2
+        monkeypatch.setattr(lock.os, "kill", of_another)
+        with pytest.raises(UserError, match=f"process {first.pid} of"), held(tmp_path):
+            pass
+        first.send_signal(signal.SIGSTOP)
+        os.utime(tmp_path / LOCK, (time.time() - lock.LEASE_SECONDS - 1,) * 2)
+        with held(tmp_path):
+            pass
+
+
 def test_another_process_of_the_same_number_does_not_hold_the_folder(tmp_path):
     with holder(tmp_path):
         named = json.loads((tmp_path / LOCK).read_text())
@@ -116,6 +138,19 @@ def test_a_holder_on_another_machine_is_believed_until_its_lease_is_over(tmp_pat
     with held(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["host"] != "elsewhere"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("refusal", [errno.EACCES, errno.EROFS])
+def test_a_dead_holder_on_another_machine_is_none_to_those_who_may_only_read(refusal, tmp_path, monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise OSError(refusal, os.strerror(refusal), str(path))
+
+    from_elsewhere(tmp_path, seconds_ago=lock.LEASE_SECONDS + 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", refuse)
+        assert lock.holder_of(tmp_path) is None
+        os.utime(tmp_path / LOCK)
+        assert lock.holder_of(tmp_path).host == "elsewhere"
 
 
 def test_a_lock_that_says_nothing_is_believed_as_long_as_a_lease(tmp_path):
@@ -145,6 +180,55 @@ def test_who_lost_its_lease_to_another_machine_ends_before_it_writes_more(tmp_pa
         assert first.wait(timeout=10) == 1
         assert "process 4711 of elsewhere works in it" in first.stderr.read()
     assert json.loads((tmp_path / LOCK).read_text())["token"] == "theirs"
+
+
+@pytest.mark.parametrize(
+    "said", [OSError(errno.ESTALE, "Stale file handle"), '{"host": "cut', ""], ids=["stale", "cut", "empty"]
+)
+def test_who_cannot_read_its_lock_for_a_moment_goes_on(said, tmp_path, monkeypatch):
+    real, said_so = Path.read_text, threading.Event()
+
+    def read_text(path, *args, **kwargs):
+        if path.name != LOCK or said_so.is_set():
+            return real(path, *args, **kwargs)
+        said_so.set()
+        if isinstance(said, OSError):
+            raise said
+        return said
+
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lock.os, "_exit", ended := Mock())
+    with held(tmp_path):
+        monkeypatch.setattr(Path, "read_text", read_text)
+        assert said_so.wait(10)
+        os.utime(tmp_path / LOCK, (0, 0))
+        deadline = time.monotonic() + 10
+        while (tmp_path / LOCK).stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    ended.assert_not_called()
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_a_full_disk_leaves_no_lock_that_names_nobody(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.json, "dump", full)
+        with pytest.raises(OSError, match="No space left"), held(tmp_path):
+            pass
+    assert not (tmp_path / LOCK).exists()
+    with held(tmp_path):
+        pass
+
+
+def test_a_process_knows_what_it_holds_when_its_machine_gets_another_name(tmp_path, monkeypatch):
+    with held(tmp_path):
+        monkeypatch.setattr(lock.socket, "gethostname", lambda: "elsewhere.fritz.box")
+        with held(tmp_path / "candidate_1"):
+            require_free(tmp_path)
+    assert not (tmp_path / LOCK).exists()
 
 
 def test_a_study_and_a_trial_of_it_exclude_each_other(tmp_path):
