@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.files import append_json_line, read_json_lines
+from dure.files import append_json_line, parse_json
 
 PACE_FILE = "times_of_runs.jsonl"
 _NEWEST = 5
@@ -88,10 +88,20 @@ def remember(folder: Path, pace: Pace) -> None:
 
 
 def known(folder: Path) -> list[Pace]:
-    """Return the paces that the cache keeps, the newest last; those that another version of dure kept say nothing here."""
-    parts = {each.name for each in fields(Pace)}
-    records = [each for each in read_json_lines(folder / PACE_FILE) if each.keys() == parts]
-    return [Pace(**{**each, "times": Times(**each["times"])}) for each in records]
+    """Return the paces that the cache keeps, the newest last; what is damaged, or of another version, says nothing here."""
+    try:
+        lines = (folder / PACE_FILE).read_bytes().splitlines()
+    except OSError:
+        return []
+    return [pace for line in lines if (pace := _pace_of(line)) is not None]
+
+
+def _pace_of(line: bytes) -> Pace | None:
+    try:
+        record = parse_json(line)
+        return Pace(**{**record, "times": Times(**record["times"])})
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def alike(paces: Sequence[Pace], run: tuple[str, str, str, str]) -> list[Pace]:

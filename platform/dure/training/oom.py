@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import traceback
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,14 @@ import torch
 from torch import nn
 
 from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
 from dure.family.corpus import cache_folder
-from dure.files import read_json, write_json
+from dure.files import json_or_none, write_json
 from dure.runs.environment import device_name
 from dure.runs.forecast import num_parameters
 from dure.training import memory
+
+logger = logging.getLogger(__name__)
 
 Phase = Literal["forward", "backward", "optimizer", "validation"]
 
@@ -116,10 +120,12 @@ class FittingRows:
 
     def read(self) -> int | None:
         """Return the rows at once that a run before this one came down to, or None when none had to."""
-        if not self.path.is_file():
-            return None
-        return int(read_json(self.path, what="record of rows that fit")["rows_at_once"])
+        rows = (json_or_none(self.path) or {}).get("rows_at_once")
+        return rows if isinstance(rows, int) else None
 
     def write(self, rows: int) -> None:
-        """Remember the rows at once that a run came down to."""
-        write_json(self.path, self._facts | {"rows_at_once": rows})
+        """Remember the rows at once that a run came down to; it goes on where the cache takes nothing."""
+        try:
+            write_json(self.path, self._facts | {"rows_at_once": rows})
+        except (OSError, UserError) as error:
+            logger.warning("the rows that fit are not remembered: %s", error)

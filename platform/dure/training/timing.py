@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.config.schema import Experiment, Profile, TrainingConfig
+from dure.errors import UserError
 from dure.family import Family
 from dure.family.corpus import cache_folder
 from dure.files import read_json_lines
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from dure.data.collating import Batches
+
+logger = logging.getLogger(__name__)
 
 _SAME = (0.78, 1.22)
 """How far a run may be from those before it of the same model and lengths. Of another model nothing is said: its
@@ -88,12 +92,16 @@ class Timing:
         return (steps + validated) / most, (steps + self.slower * validated) / least
 
     def remember(self, folder: RunFolder, seconds: float) -> None:
-        """Keep how long the parts of a run like this took, now that it is over."""
+        """Keep how long the parts of a run like this took, now that it is over; it does not fail for a full cache."""
         records = list(read_json_lines(folder.metrics))
         done = max((int(each["step"]) for each in records if each["kind"] == "train"), default=0)
         times = times_of(records, seconds, self.work.of_first(done), self.work.rows)
         if times is not None and times.step + times.position > 0:
-            remember(cache_folder(), Pace(self.device, self.model, self.precision, self.validates, times))
+            pace = Pace(self.device, self.model, self.precision, self.validates, times)
+            try:
+                remember(cache_folder(), pace)
+            except (OSError, UserError) as error:
+                logger.warning("the next run is forecast without this one: %s", error)
 
 
 def _by_times(found: Sequence[Times], work: Work) -> tuple[float, float]:

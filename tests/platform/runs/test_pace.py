@@ -72,6 +72,12 @@ def test_paces_are_those_of_the_same_run(tmp_path):
     for each in paces:
         remember(tmp_path, each)
     append_json_line(tmp_path / PACE_FILE, {"device": "card", "seconds": 1.0})  # another version's
+    append_json_line(tmp_path / PACE_FILE, {**vars(paces[0]), "times": {"seconds": 1.0}})
+    with (tmp_path / PACE_FILE).open("ab") as file:
+        file.write(
+            b'{"device": "ca\n\0\0\n[1]\n'
+        )  # two machines that wrote at once, into a folder that both see
+    append_json_line(tmp_path / PACE_FILE, {"device": "card"})
     assert known(tmp_path) == paces
     assert alike(paces, ("card", "model 9", "bf16", "text")) == [paces[3]]
     assert alike(paces, ("card", "model 9", "bf16", "logits")) == []

@@ -18,7 +18,7 @@ from dure.family import load_family
 from dure.family.corpus import load_corpus
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
-from dure.training.oom import happened_in, is_out_of_memory
+from dure.training.oom import FittingRows, happened_in, is_out_of_memory
 from dure.training.recovery import ALL, MAX_ATTEMPTS
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
@@ -233,6 +233,18 @@ def test_an_error_of_another_kind_is_not_tried_again(tiny, cpu, tmp_path) -> Non
 )  # fmt: skip
 def test_running_out_of_memory_is_known_on_every_device(error, is_memory) -> None:
     assert is_out_of_memory(error) is is_memory
+
+
+def test_rows_that_fit_are_remembered_as_far_as_the_cache_takes_them(tiny, cpu, tmp_path):
+    fitting = FittingRows(tiny("bert", "full"), cpu, torch.nn.Linear(2, 2), "fp32")
+    fitting.write(4)
+    assert fitting.read() == 4
+    fitting.path.write_bytes(b"\0\0")
+    assert fitting.read() is None
+    shutil.rmtree(fitting.path.parent)
+    fitting.path.parent.write_text("a file")  # as on a full disk, nothing is taken there
+    fitting.write(2)
+    assert fitting.read() is None
 
 
 def test_the_innermost_module_is_where_it_happened() -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from dure.family import load_family
 from dure.family.corpus import load_corpus
-from dure.runs.pace import Times, Work
+from dure.runs.pace import PACE_FILE, Times, Work
 from dure.training.parts import sampler_of
 from dure.training.timing import Timing, padded_positions, step_positions
 
@@ -92,6 +92,16 @@ def test_a_run_like_one_before_it_takes_as_long(timing, cpu, tmp_path):
     assert most / least < 2
     assert earliest < least
     assert timing.seconds(cpu, is_here=False)[0] is None
+
+
+def test_a_run_that_is_over_does_not_fail_where_its_times_cannot_be_kept(timing, tmp_path, monkeypatch):
+    folder = _folder(
+        tmp_path, [{"kind": "train", "step": step, "seconds": float(step)} for step in range(1, 11)]
+    )
+    (tmp_path / "cache" / PACE_FILE).mkdir(parents=True)
+    timing.remember(folder, 10.0)
+    monkeypatch.setenv("DURE_CACHE", str(folder.metrics))
+    timing.remember(folder, 10.0)
 
 
 def test_a_run_of_another_model_says_nothing_of_how_long_one_takes(timing, cpu, tmp_path):
