@@ -17,6 +17,7 @@ ROOMS = (
     "signals",
     "files",
     "imports",
+    "proxies",
     "config",
     "data",
     "metrics",

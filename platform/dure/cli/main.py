@@ -19,6 +19,7 @@ from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, named, nearest, shell_word
 from dure.files import is_disk_full
 from dure.imports import import_fast
+from dure.proxies import ask_here_directly
 from dure.secrets import redacted
 from dure.signals import INTERRUPTED_CODE, Interrupted, install
 
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _check_encoding(words)
     if added := load_dotenv(Path.cwd()):
         print(f"{DOTENV}: {', '.join(added)} taken from it", file=sys.stderr)
+    ask_here_directly()
     install()
     try:
         if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dure.config.tree import is_torn
 from dure.errors import UserError
 
 EXCLUDES = (
@@ -72,6 +73,12 @@ def plan_upload(folder: Path, *, excludes: Sequence[str] = (), max_file_mb: floa
         raise UserError(
             f"'{error.filename}' cannot be read ({error.strerror})", where=f"--working-dir {folder}"
         ) from None
+    if torn := next((name for name in found if is_torn(name)), None):
+        raise UserError(
+            f"the name of '{torn}' is no UTF-8, and Ray packs no such file",
+            where=f"--working-dir {folder}",
+            hint="rename it, or name its folder in .rayignore (as in .gitignore)",
+        )
     large = {
         name: size for name, size in found.items() if max_file_mb is not None and size > max_file_mb * 1024**2
     }

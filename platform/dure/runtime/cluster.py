@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from dure.errors import RunError, UserError, said
+from dure.proxies import NO_PROXY, ask_here_directly
 from dure.runtime.guard import MARK, Guard, end_processes
 from dure.runtime.lost import head_at, last_words, parts_here, watched
 from dure.runtime.scratch import restored, temporary_files
@@ -100,7 +101,8 @@ def cluster(
     session: str | None = None
     temporary: Path | None = None
     is_own = address is None
-    with restored(MARK, "RAY_ADDRESS", SAFE_PATH), ExitStack() as files:
+    with restored(MARK, "RAY_ADDRESS", SAFE_PATH, NO_PROXY), ExitStack() as files:
+        ask_here_directly()
         try:
             if is_own:
                 os.environ.pop("RAY_ADDRESS", None)

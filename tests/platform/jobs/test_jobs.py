@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 import threading
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dure import proxies
 from dure.errors import RunError, UserError
 from dure.jobs import job_server, jobs
 from dure.jobs.job_server import JobServer, find_server, token_headers
@@ -37,7 +40,9 @@ def own_environment(monkeypatch, tmp_path):
         "RAY_AUTH_TOKEN",
         "RAY_AUTH_TOKEN_PATH",
     )
-    for name in (*names, *SECRETS, JOB, "DURE_OUTPUTS"):
+    proxy_names = [name for name in os.environ if name.lower().endswith("_proxy")]
+    monkeypatch.setenv(proxies.NO_PROXY, "")  # so that it is gone after a test that sets it
+    for name in (*names, *SECRETS, JOB, "DURE_OUTPUTS", *proxy_names, proxies.NO_PROXY):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "ray"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -122,6 +127,28 @@ def test_another_web_server_is_told_from_a_cluster(web, answer):
     url, _ = web(*answer)
     with pytest.raises(UserError, match="no job server"):
         find_server(url)
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
+def test_no_proxy_gets_what_is_asked_of_this_machine_and_its_token(web, name, monkeypatch):
+    monkeypatch.setattr(urllib.request, "_opener", None)  # that of an earlier test
+    proxy, asked = web(502, "a proxy")
+    monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("NO_PROXY", "corp.example, .local")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a-token")
+    url, _ = web(200, VERSION)
+    with pytest.raises(RunError, match="502"):
+        find_server(url)
+    assert len(asked) == 1
+    proxies.ask_here_directly()
+    assert find_server(url).url == url
+    assert len(asked) == 1
+    assert os.environ["no_proxy"] == "corp.example,.local,localhost,127.0.0.1"
+
+
+def test_without_a_proxy_none_is_spoken_of():
+    proxies.ask_here_directly()
+    assert "no_proxy" not in os.environ
 
 
 def test_no_cluster_at_all_is_said_with_what_to_do():
@@ -304,6 +331,15 @@ def test_too_much_is_refused_with_what_is_large_and_what_to_do(project):
     ):
         assert part in said_by(error)
     check_size(plan_upload(project, max_file_mb=25))
+
+
+def test_a_name_that_is_no_text_is_told_before_ray_meets_it(project):
+    name = os.fsdecode("한글.csv".encode("cp949"))  # as unpacking an archive of Windows leaves it
+    (project / "data" / name).touch()
+    with pytest.raises(UserError, match=r"(?s)data/.*is no UTF-8.*\.rayignore"):
+        plan_upload(project)
+    (project / ".rayignore").write_text("data\n")
+    plan_upload(project)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
