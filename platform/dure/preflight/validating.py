@@ -17,6 +17,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError, said
 from dure.events import Notify
 from dure.family import Family, load_family
+from dure.outputs import outputs
 from dure.preflight import environment
 from dure.preflight.checks import Check, Checklist, Note
 from dure.preflight.forecast import check_disk, check_memory
@@ -27,7 +28,6 @@ from dure.runs.folder import RunFolder
 Readers = Mapping[library.Kind, Callable[[str], object]]
 """How a YAML file of each kind is read, by its name or path."""
 
-_OUTPUTS = Path("outputs")
 _FOLDERS_ABOVE = 3
 """A weights file may lie in a checkpoint's folder, and that in the folder of a run."""
 
@@ -68,7 +68,7 @@ def validate(
                     "config", "experiment", _experiment, name=source, overrides=overrides, rehearse=rehearse
                 )
             machine = checklist.run("config", "profile", _profile, name=profile)
-            folder = output or _OUTPUTS
+            folder = output or outputs()
             environment.check_machine(checklist, machine, chosen, folder)
             if chosen is not None:
                 family = checklist.run("config", "family", _family, experiment=chosen)

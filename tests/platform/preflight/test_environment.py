@@ -112,6 +112,11 @@ def test_an_output_below_a_file_fails(tmp_path, failed):
     assert "this is a file" in failed(output=tmp_path / "file" / "run")["output folder"].found
 
 
+def test_the_output_folder_is_the_one_that_a_run_would_take(tmp_path, monkeypatch, look):
+    monkeypatch.setenv("DURE_OUTPUTS", str(tmp_path / "elsewhere"))
+    assert look()["output folder"].found.startswith(f"{tmp_path / 'elsewhere'} can be written to")
+
+
 def test_too_little_memory_and_disk_are_foretold_with_what_needs_them(monkeypatch, failed):
     usage = namedtuple("usage", "total used free")
     memory = psutil.virtual_memory()
