@@ -1,7 +1,8 @@
 """What is known of background jobs, on disk: it outlives the cluster that ran them; and the folders they work in.
 
-``$DURE_CACHE/background/`` holds for every job its record (JSON), its log, what it said of itself when it began, and
-while it runs the environment that it was started with, which only its owner can read.
+``$DURE_CACHE/background/MACHINE/`` holds for every job its record (JSON), its log, what it said of itself when it began,
+and while it runs the environment that it was started with, which only its owner can read. Machines may share the cache,
+as one home on all of them: of the processes of another one nothing can be known here, and nothing of it is cleared up.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +22,7 @@ import psutil
 
 from dure.errors import RunError, UserError
 from dure.family.corpus import cache_folder
-from dure.files import json_or_none, write_json, write_text
+from dure.files import json_or_none, make_folder, process_space, write_json, write_text
 from dure.jobs.jobs import ENDED, Job
 from dure.runs.lock import born, holder_of, require_free
 
@@ -93,10 +95,11 @@ class Records:
         return keeper if keeper is not None and keeper.lives else None
 
     def write(self, job: Job) -> None:
-        """Keep what is known of a job; the oldest records go."""
+        """Keep what is known of a job; the oldest records of those that have ended go."""
         write_json(self.path / f"{job.id}.json", asdict(job))
-        for old in sorted(self.path.glob("dure-*.json"))[:-_NUM_KEPT]:
-            for file in self.path.glob(f"{old.stem}.*"):
+        ended = [each.id for each in self.jobs() if each.state in ENDED]
+        for old in ended[:-_NUM_KEPT]:
+            for file in self.path.glob(f"{old}.*"):
                 file.unlink(missing_ok=True)
 
     def jobs(self) -> list[Job]:
@@ -125,15 +128,18 @@ class Records:
 
 
 def records() -> Records:
-    """Return the records of this user's background jobs.
+    """Return the records of this user's background jobs on this machine.
 
     Raises:
         UserError: Their folder cannot be written to.
     """
-    folder = cache_folder().resolve() / "background"
-    folder.mkdir(exist_ok=True)
-    with contextlib.suppress(OSError):
-        folder.chmod(0o700)
+    # A machine whose processes are told apart by nothing but their numbers may be called otherwise tomorrow: a Mac.
+    background = cache_folder().resolve() / "background"
+    folder = background / socket.gethostname() if process_space() else background
+    make_folder(folder, where="background jobs (environment variable DURE_CACHE says where)")
+    for each in (background, folder):
+        with contextlib.suppress(OSError):
+            each.chmod(0o700)
     return Records(folder)
 
 

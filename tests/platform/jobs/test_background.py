@@ -20,6 +20,7 @@ from dure.jobs import background_environment as environment
 from dure.jobs import background_records
 from dure.jobs.background_records import ClusterKeeper, Records, records
 from dure.jobs.jobs import Job
+from dure.jobs.keeper import clear_up
 from dure.jobs.starting import start
 from dure.runs.lock import LOCK, Holder, born, require_free
 
@@ -156,6 +157,38 @@ def test_another_process_of_the_keepers_number_is_not_the_keeper(kept):
     assert kept.keeper() is None
     kept.keeper_file.write_text("{")
     assert kept.keeper() is None
+
+
+def test_what_another_machine_keeps_in_the_same_home_is_let_alone(kept, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "other")
+    there = records()
+    temporary = kept.path / "ray"
+    temporary.mkdir()
+    gone = ClusterKeeper(
+        os.getpid(), 1.0, "http://127.0.0.1:1", "s", str(temporary)
+    )  # no process of this machine
+    there.keeper_file.write_text(json.dumps(vars(gone)))
+    there.write_environment(JOB, {})
+    there.write(job())
+    monkeypatch.undo()
+    clear_up(kept)
+    assert kept.jobs() == []
+    assert temporary.is_dir()
+    assert there.environment(JOB).is_file()
+    assert there.keeper_file.is_file()
+
+
+def test_the_record_of_a_job_that_runs_stays_however_many_come_after_it(kept, monkeypatch):
+    monkeypatch.setattr("dure.jobs.background_records._NUM_KEPT", 3)
+    write_keeper(kept, os.getpid())
+    long = job(0)
+    kept.log(long.id).touch()
+    kept.write_environment(long.id, {})
+    kept.write(long)
+    for number in range(1, 6):
+        kept.write(job(number, "succeeded"))
+    assert [each.id for each in kept.jobs()] == [job(number).id for number in (0, 3, 4, 5)]
+    assert kept.environment(long.id).is_file()
 
 
 def test_old_records_go_with_their_logs(kept, monkeypatch):
