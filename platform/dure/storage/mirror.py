@@ -276,7 +276,7 @@ class Mirror:
         """Return the place of a folder in this one or around it."""
         if folder.is_relative_to(self.folder):
             inner = folder.relative_to(self.folder).as_posix()
-            return self.storage.shown if inner == "." else joined(self.storage.shown, inner)
+            return self.storage.shown if inner == "." else f"{self.storage.shown.rstrip('/')}/{inner}"
         inner = self.folder.relative_to(folder).as_posix()
         is_around = self.storage.shown.endswith(f"/{inner}")
         return self.storage.shown.removesuffix(f"/{inner}") if is_around else None

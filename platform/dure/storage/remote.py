@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from dure.errors import RunError, UserError, said
 from dure.files import written_beside
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 8 * 1024**2
+_OF_URLS = "%:/?#[]@!$&'()*+,;="
+"""What means something in a URL; other signs that somebody put there as they are have to be written by their numbers."""
 _WAITS_SECONDS = (1.0, 4.0)
 """Before the second and the third attempt; the client of S3 makes three of its own in each."""
 
@@ -33,15 +35,18 @@ class StorageError(RunError):
 
 
 def shown(url: str) -> str:
-    """Return a URL as it may be printed: without a user, a password and options."""
+    """Return a URL as it may be printed: without a user, a password and options, names as folders have them."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}"
 
 
 def joined(url: str, name: str) -> str:
-    """Return the URL of what lies at a relative path below another URL; options stay where they belong."""
+    """Return the URL of what lies at a relative path below another URL; options stay where they belong.
+
+    Of a name only what a URL takes as it is stays so: ``#`` and ``?`` would end the path, and Arrow takes no ``가``.
+    """
     before, mark, options = url.partition("?")
-    return f"{before.rstrip('/')}/{name.strip('/')}{mark}{options}"
+    return f"{before.rstrip('/')}/{quote(name.strip('/'))}{mark}{options}"
 
 
 class Storage:
@@ -150,8 +155,8 @@ class Storage:
                 return action(files, root)
             except FileNotFoundError:
                 raise
-            except OSError as error:
-                if not waits:
+            except (OSError, ValueError) as error:  # Arrow's, and of names that are no text
+                if not waits or isinstance(error, ValueError):
                     raise StorageError(f"cannot {what} {self.shown}: {_said(error)}") from None
                 logger.info("cannot %s %s: %s; again in %g s", what, self.shown, _said(error), waits[0])
                 time.sleep(waits.pop(0))
@@ -161,7 +166,7 @@ class Storage:
             from pyarrow.fs import FileSystem
 
             try:
-                files, root = FileSystem.from_uri(self._url)
+                files, root = FileSystem.from_uri(quote(self._url, safe=_OF_URLS))
             except ValueError as error:
                 # Arrow's words may hold the URL with all that stands in it.
                 raise UserError(

@@ -221,6 +221,19 @@ def test_a_folder_in_one_that_is_mirrored_is_a_part_of_it(tmp_path, cpu):
     assert inner.mirror(outer.folder / "lr_sweep").storage.shown == f"file://{tmp_path}/far/unified/lr_sweep"
 
 
+def test_a_folder_of_any_name_is_mirrored_and_its_parts_with_it(tmp_path, cpu):
+    profile = cpu.model_copy(update={"storage": StorageConfig(url=f"file://{tmp_path}/far")})
+    for name in ("요약 1", "요약 #2"):
+        outer = shared_folder(profile, tmp_path / "place" / name)
+        checkpoint(outer.folder / "trial", 2)
+        outer.mirror(outer.folder / "trial").push()
+        outer.mirror(outer.folder).push()
+        assert (tmp_path / "far" / name / "trial" / "checkpoint-2" / MANIFEST).is_file()
+        assert outer.mirror(outer.folder / "trial")._read_indexes()
+    shutil.rmtree(outer.folder)
+    assert shared_folder(profile, outer.folder).mirror(outer.folder).pull() == 2
+
+
 def test_the_place_in_storage_is_the_same_on_every_machine(tmp_path, monkeypatch, cpu):
     monkeypatch.chdir(tmp_path)
     profile = cpu.model_copy(update={"storage": StorageConfig(url="s3://bucket/team")})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from pydantic import ValidationError
 
@@ -56,6 +58,28 @@ def test_a_failure_is_attempted_again_and_then_named_without_secrets(s3, tmp_pat
     assert "cannot write b to s3://bucket/team: " in str(caught.value)
     assert "ACCESS_DENIED" in str(caught.value)
     assert "not-a-secret" not in str(caught.value)
+
+
+def test_a_name_that_storage_cannot_have_is_told_as_a_failure_of_storage(tmp_path):
+    source = tmp_path / os.fsdecode("한글".encode("cp949"))
+    source.touch()
+    with pytest.raises(StorageError, match=r"cannot write .* to file"):
+        Storage(f"file://{tmp_path}/far", waits=AT_ONCE).upload(source, source.name)
+
+
+@pytest.mark.parametrize("name", ["결과 1", "lr#1", "wd?2", "a%20b", "[x]", 'a"b'])
+def test_what_lies_in_a_folder_of_any_name_is_stored_at_that_name(name, storage, tmp_path):
+    (tmp_path / "here").write_text("1")
+    Storage(joined(storage._url, f"{name}/run"), waits=AT_ONCE).upload(tmp_path / "here", "a")
+    assert storage.sizes() == {f"{name}/run/a": 1}
+    if "?" not in storage._url:
+        assert shown(joined(storage._url, name)) == f"{storage.shown}/{name}"
+
+
+def test_a_url_may_have_names_as_they_are(tmp_path):
+    (tmp_path / "here").touch()
+    Storage(f"file://{tmp_path}/공유 폴더", waits=AT_ONCE).upload(tmp_path / "here", "a")
+    assert (tmp_path / "공유 폴더" / "a").is_file()
 
 
 def test_a_wrong_bucket_is_a_mistake_before_anything_starts(s3):
