@@ -33,6 +33,8 @@ def test_texts_are_predicted_from_the_command_and_from_standard_input(trained, m
     monkeypatch.setattr("sys.stdin", io.StringIO("안녕하세요\n내일 봐요\n"))
     lines = call("predict", run, "-").out.split("\n")
     assert lines == [*(" ".join(row["summary"].split()) for row in predictions), ""]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff안녕\u2028하세요\n내일\f봐요\x85\n모레\n"))
+    assert call("predict", run, "-").out.count("\n") == 3  # a line for each of theirs, as wc -l counts them
 
 
 @pytest.mark.parametrize(

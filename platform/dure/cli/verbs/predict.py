@@ -127,8 +127,9 @@ def _source(
         return texts
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
-    lines = sys.stdin.read().removeprefix("\ufeff").splitlines()
-    if not lines:
+    # Not splitlines, to which U+2028 or a form feed in a text is the end of a line too.
+    lines = sys.stdin.read().removeprefix("\ufeff").removesuffix("\n").split("\n")
+    if lines == [""]:
         raise UserError("it is empty", where="standard input", expected="a text on every line")
     for number, line in enumerate(lines, start=1):
         _check_text(line, f"standard input, line {number}")
