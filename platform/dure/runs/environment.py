@@ -66,8 +66,9 @@ def _git(folder: Path) -> dict[str, Any] | None:
 
     def ask(*words: str) -> str | None:
         try:
+            # Names of files that are no text in this locale are told too, where git is set up to quote none.
             answer = subprocess.run(
-                ["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+                ["git", *words], cwd=folder, capture_output=True, errors="replace", timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

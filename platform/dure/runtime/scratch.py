@@ -22,6 +22,7 @@ from typing import TextIO
 from dure.errors import UserError
 
 _PREFIX = "dure-"
+_NUM_DIGITS = 8
 _LOCK = "lock"
 _LONGEST_BASE = 22
 """Bytes: a socket's path may have 107, and below this Ray needs 82 (``dure-…/ray/session_<time>_<pid>/sockets/…``)."""
@@ -87,7 +88,7 @@ def clear_leftovers() -> list[Path]:
 
     removed = []
     for base in _bases():
-        for folder in base.glob(f"{_PREFIX}*"):
+        for folder in base.glob(_PREFIX + "[0-9a-f]" * _NUM_DIGITS):  # and nothing of a user's
             with contextlib.suppress(OSError):
                 if folder.is_symlink() or folder.stat().st_uid != os.getuid():
                     continue
@@ -126,7 +127,7 @@ def _base() -> Path:
 def _make(base: Path) -> _Scratch:
     import fcntl
 
-    name = f"{_PREFIX}{uuid.uuid4().hex[:8]}"
+    name = f"{_PREFIX}{uuid.uuid4().hex[:_NUM_DIGITS]}"
     hidden = base / f".{name}"
     hidden.mkdir(mode=0o700)
     lock = (hidden / _LOCK).open("w")

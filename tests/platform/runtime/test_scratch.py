@@ -48,6 +48,7 @@ def test_a_command_removes_its_folder_and_the_next_one_that_of_a_killed_one_only
     living, used = holder()
     killed, left = holder()
     (base / "dure-mine").mkdir()  # of that name, and not dure's
+    (base / "dure-mine" / "lock").touch()
     assert used.parent == left.parent == base
     killed.kill()
     killed.wait()
