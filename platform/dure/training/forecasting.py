@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from dure.data.collating import Batches
 
 _MIB = 1024**2
-_HEAP = 1.75
-"""Bytes that the heap of a process takes at most for a byte of a step: batches of many lengths leave gaps in it."""
+_HEAP = 2.5
+"""Bytes that the heap of a process takes at most for a byte of a step: batches of many lengths leave gaps in it, more and more
+over the first thousand steps."""
+_MAPPED = 32 * _MIB
+"""Larger tensors leave none: glibc takes each from the system by itself, and gives it back."""
 _FRAGMENTS = 1.15
 """What an allocator takes for what it is asked for, at most, where no model of it says."""
 _CONTEXT = {"cpu": (0, 0), "cuda": (300 * _MIB, 900 * _MIB), "mps": (0, 500 * _MIB)}
@@ -163,7 +166,7 @@ def forecast_run(
     )
     seconds, earliest, pace = timing.seconds(profile, is_here=has_device(profile.device))
     return RunForecast(
-        memory=_memory(parts, base, profile, trace),
+        memory=_memory(parts, base, profile, trace, _mapped(model)),
         parts=parts | {"libraries": base},
         seconds=seconds,
         earliest=earliest,
@@ -185,8 +188,10 @@ def _trained(family: Family, corpus: Corpus) -> datasets.Dataset:
     return quiet.training_rows(corpus.train)
 
 
-def _memory(parts: Mapping[str, int], base: int, profile: Profile, trace: StepTrace) -> tuple[int, int]:
-    """Return the least and the most bytes of a worker at its peak.
+def _memory(
+    parts: Mapping[str, int], base: int, profile: Profile, trace: StepTrace, mapped: int
+) -> tuple[int, int]:
+    """Return the least and the most bytes of a worker at its peak; ``mapped`` of them leave no gaps in its heap.
 
     At the most a checkpoint's copy comes on top of a step: the next steps are taken while it is written, and after the last
     one a process keeps what the step gave back. Where memory is scarce no copy is made. Gradients and activations are
@@ -198,7 +203,8 @@ def _memory(parts: Mapping[str, int], base: int, profile: Profile, trace: StepTr
     plain = stays + max(step, parts["generation"])
     least, most = _CONTEXT[profile.device]
     if profile.device == "cpu":
-        peak = stays + max(parts["checkpoint"] + _HEAP * step, parts["generation"])
+        mapped = min(mapped, parts["gradients"])
+        peak = stays + max(parts["checkpoint"] + mapped + _HEAP * (step - mapped), parts["generation"])
     else:
         fragments = trace.reserved / trace.peak if profile.device == "cuda" else _FRAGMENTS
         peak = fragments * plain
@@ -274,6 +280,12 @@ def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision:
     read = (rows if config.is_encoder_decoder else texts) * int(np.max(lengths))
     scores = texts * int(config.vocab_size) * 4 * 3
     return int((read + texts * said.max_length) * layers * 2 * width * size + scores)
+
+
+def _mapped(model: PreTrainedModel) -> int:
+    """Return the bytes of gradients that are too large for the heap."""
+    sizes = (each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
+    return sum(size for size in sizes if size > _MAPPED)
 
 
 def _base(model: PreTrainedModel) -> int:

@@ -52,9 +52,17 @@ def test_the_copy_that_a_checkpoint_is_written_from_is_in_the_memory_that_is_for
     assert parts["checkpoint"] == parts["gradients"] + parts["moments"] > 0
     stays = sum(parts[name] for name in ("weights", "moments", "checkpoint"))
     step = parts["gradients"] + parts["activations"]
-    # Of a byte of a step the heap takes 1.3 to 1.9 where lengths differ: python -m tests.benchmarks.process_memory
-    assert found.memory[1] == int(stays + 1.75 * step) + parts["libraries"]
+    # Of a byte of a step the heap takes up to 2.5 where lengths differ: python -m tests.benchmarks.process_memory
+    assert found.memory[1] == int(stays + 2.5 * step) + parts["libraries"]
     assert found.memory[0] < found.memory[1] - parts["checkpoint"]
+
+
+def test_gradients_that_are_too_large_for_the_heap_leave_no_gaps_in_it(foreseen, monkeypatch):
+    monkeypatch.setattr("dure.training.forecasting._MAPPED", 0)
+    found = foresee(foreseen.family, load_profile("cpu")).forecast
+    parts = found.parts
+    stays = sum(parts[name] for name in ("weights", "moments", "checkpoint", "gradients"))
+    assert found.memory[1] == int(stays + 2.5 * parts["activations"]) + parts["libraries"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the card is here")
