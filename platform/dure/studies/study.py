@@ -59,7 +59,8 @@ def load_study(name_or_path: str) -> StudyPlan:
     except UserError as error:
         if error.where is not None:
             raise
-        raise error.at(source) from None  # there is no such search space
+        space = tree.get("space")  # there is none of that name
+        raise error.at(source if space is None else space.place) from None
     named = tree.get("experiments", tree.get("experiment"))
     for each in study.sources:
         try:

@@ -123,9 +123,9 @@ def test_plans_reports_and_records_need_no_ray():
     assert ended.stdout.split() == ["False", "False"]
 
 
-def test_a_search_space_that_is_not_there_is_told_with_the_file_that_names_it(tmp_path):
+def test_a_search_space_that_is_not_there_is_told_with_the_line_that_names_it(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text("kind: sweep\nexperiment: kobart_baseline\nspace: nothing\n", encoding="utf-8")
     with pytest.raises(UserError, match="there is no space 'nothing'") as caught:
         load_study(str(file))
-    assert str(caught.value.where).endswith("study.yaml")
+    assert str(caught.value.where).endswith("study.yaml:3")
