@@ -121,6 +121,11 @@ class Projected:
         """Where the logits will be."""
         return self.hidden.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the logits; accelerate asks every output of a model for it, to turn shorter ones into fp32."""
+        return torch.float32
+
     def _then(self, function: Callable[..., torch.Tensor], other: Any = None) -> Any:
         is_for_all = other is None or not isinstance(other, torch.Tensor) or other.numel() == other.shape[-1]
         if is_for_all:

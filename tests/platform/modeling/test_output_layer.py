@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from peft import LoraConfig, TaskType
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,7 +16,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 from dure.data.collating import padded
 from dure.modeling.lora import AdaptedSeq2Seq
 from dure.modeling.objectives import IGNORED, TokenCrossEntropy
-from dure.modeling.output_layer import deferred
+from dure.modeling.output_layer import Projected, deferred
 from dure.modeling.r_drop import r_drop_loss
 from dure.modeling.rows import train_rows
 
@@ -174,6 +175,18 @@ def test_the_whole_logits_never_exist(kind: str) -> None:
             VOCABULARY * model.get_output_embeddings().weight.shape[1],
         )
         assert (largest.numbers >= whole) == is_whole or weights >= whole
+
+
+def test_accelerate_lets_them_be_where_it_computes_in_bf16(monkeypatch) -> None:
+    # It puts this around the forward pass of every model that trains in bf16 or fp16.
+    monkeypatch.setattr(Projected, "whole", lambda self: pytest.fail("the whole logits are computed"))
+    model = bart()
+    given, labels = batch_for(model)
+    model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(model.forward))
+    with deferred(model, TOKENS_AT_ONCE):
+        outputs = model(**given)
+    TokenCrossEntropy()(outputs, labels).backward()
+    assert model.get_input_embeddings().weight.grad is not None
 
 
 def test_what_is_not_noted_is_done_to_the_whole_logits_and_the_model_is_as_before() -> None:
