@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ from dure.runs.epochs import RAW, epoch_of, epochs_of
 from dure.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
+
+_ROUNDING = 1e-6
+"""By how much the trainer's own count of epochs may be off."""
 
 
 @dataclass(eq=False)
@@ -72,7 +76,8 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
 
         The step is logged as well, so that the records hold the learning rate that the file is named after.
         """
-        epoch = round(state.epoch)
+        # A run that ends within an epoch comes here too: that epoch's own number, not that of the whole one before it.
+        epoch = math.ceil(state.epoch - _ROUNDING)
         if epoch % self.every and state.global_step < state.max_steps:
             return control
         path = self.folder.epoch_file(epoch, self._last_rate(state, lr_scheduler))

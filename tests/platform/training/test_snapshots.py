@@ -69,6 +69,21 @@ def test_every_epoch_leaves_its_weights_with_the_step_that_they_are_of(model, tm
         assert torch.all(kept["model_state"]["weight"] == epoch)
 
 
+@pytest.mark.parametrize("epochs", [1.2, 1.4, 1.6])
+def test_a_run_that_ends_within_an_epoch_leaves_the_whole_one_before_it_as_it_was(model, tmp_path, epochs):
+    # Patience that ends between two validations, or training.max_steps: the trainer ends the epoch all the same.
+    folder = UnifiedFolder(tmp_path)
+    snapshots = snapshots_in(folder)
+    for epoch in (1, epochs):
+        torch.nn.init.constant_(model.weight, epoch)
+        snapshots.on_epoch_end(
+            None, at(epoch, round(STEPS * epoch)), TrainerControl(), model=model, lr_scheduler=Rate()
+        )
+    first, second = (torch.load(path, weights_only=True) for path in epochs_of(folder.checkpoints).values())
+    assert [(each["epoch"], each["step"]) for each in (first, second)] == [(1, 5), (2, round(5 * epochs))]
+    assert torch.all(first["model_state"]["weight"] == 1)
+
+
 def test_other_workers_write_nothing(model, tmp_path):
     snapshots = snapshots_in(StageFolder(tmp_path), is_main=False)
     snapshots.on_train_begin(None, at(0, 0), None)
