@@ -231,7 +231,7 @@ def tokens_of(batch: Mapping[str, Any]) -> tuple[torch.Tensor | int, int]:
         return sum(len(row["input_ids"]) for row in batch["held"].rows), batch["input_ids"].numel()
     tokens, positions = batch["attention_mask"].sum(), batch["input_ids"].numel()
     labels = batch["labels"]
-    if "decoder_input_ids" in batch:
+    if labels.dim() == 2:  # targets, and no classes
         tokens, positions = tokens + (labels != -100).sum(), positions + labels.numel()
     return tokens, positions
 

@@ -34,7 +34,7 @@ class Batches(ABC):
     """How the rows of a family become batches; made for one tokenizer and model.
 
     Training calls :meth:`collate` for every micro-batch, the model with :meth:`inputs`, and the family's objective
-    with :meth:`targets`. When memory does not suffice it calls :meth:`split`, and then the same for each half. What
+    with :meth:`targets`. With ``training.num_data_workers`` other processes collate, so that batches pickle. When memory does not suffice it calls :meth:`split`, and then the same for each half. What
     each micro-batch counts for in the loss of the whole step is the objective's own (``Objective.count``).
     """
 
@@ -216,9 +216,21 @@ class TextPairs(PaddedRows):
         return Targets(pyarrow.compute.list_value_length(labels).to_numpy(), self.target_cost)
 
     def labels(self, values: Sequence[Sequence[int]]) -> Batch:
-        """Return labels and the decoder's input, of shape (rows, longest)."""
-        labels = padded(values, -100, multiple_of=self.multiple_of)
-        return {"labels": labels, "decoder_input_ids": self.decoder_input_ids(labels)}
+        """Return labels of shape (rows, longest)."""
+        return {"labels": padded(values, -100, multiple_of=self.multiple_of)}
+
+    def inputs(self, batch: Batch) -> Batch:
+        """Return the text and, where the rows have targets, the decoder's input, of the shape of the labels."""
+        read = super().inputs(batch)
+        return (
+            read | {"decoder_input_ids": self.decoder_input_ids(batch["labels"])}
+            if "labels" in batch
+            else read
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the model out of what processes get that load batches."""
+        return {**self.__dict__, "decoder_input_ids": None}
 
 
 class LabelRows(PaddedRows):

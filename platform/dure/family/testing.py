@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import math
+import pickle
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -107,6 +108,10 @@ def _check_batch(made: _Made) -> None:
     _require(not missing, f"encode() gives no {', '.join(sorted(missing))}")
     found = made.batches.num_rows(made.batch)
     _require(found == _NUM_ROWS, f"num_rows() is {found} for a batch of {_NUM_ROWS} rows")
+    try:
+        pickle.dumps(made.batches.collate)
+    except Exception as error:
+        raise AssertionError(f"batches() cannot be sent to processes that load batches: {error}") from None
     targets = made.batches.targets(made.batch)
     _require(targets is not None, "targets() is None although the rows have targets")
     losses = made.objective.row_losses(_logits(made.model, made), targets)

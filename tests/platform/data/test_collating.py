@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
@@ -38,6 +40,16 @@ def test_the_model_never_sees_the_labels_and_generates_from_the_text_alone() -> 
     assert batch["labels"].tolist() == [[3, -100], [4, 5]]
     assert batches.inputs(batch).keys() == {"input_ids", "attention_mask", "decoder_input_ids"}
     assert batches.prompts(batch).keys() == {"input_ids", "attention_mask"}
+
+
+def test_processes_that_load_batches_get_no_model() -> None:
+    # macOS starts such processes anew and sends them what they need; a lambda, or a model on a GPU, cannot be sent.
+    batches = TextPairs(0, lambda labels: labels.clamp(min=0))
+    rows = [{"input_ids": [1, 2], "labels": [3]}, {"input_ids": [1], "labels": [4, 5]}]
+    collate = pickle.loads(pickle.dumps(batches.collate))  # noqa: S301 - its own
+    for name, value in batches.collate(rows).items():
+        torch.testing.assert_close(collate(rows)[name], value)
+    assert batches.inputs(collate(rows))["decoder_input_ids"].shape == (2, collate(rows)["labels"].shape[1])
 
 
 @pytest.mark.parametrize("rows", range(1, 8))
