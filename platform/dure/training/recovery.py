@@ -132,14 +132,15 @@ class Recovery:
         self._write(stats | {"action": "error"})
         where = stats["phase"]
         smaller = "training.eval_batch_size" if where == "validation" else "training.batch_size"
-        more = ", or let training.on_oom=shrink find one that fits"
+        advice = f"a smaller {smaller} needs less"
+        if where == "optimizer":
+            advice = "weights, gradients and moments do not fit, whatever the batch: a lora section trains fewer weights"
         if self._shares_out:
-            more = ", or DeepSpeed settings that offload"
-        elif where == "validation":
-            more = ""
+            advice += ", or DeepSpeed settings that offload"
+        elif where not in ("validation", "optimizer") and self.policy != "shrink":
+            advice += ", or let training.on_oom=shrink find one that fits"
         return RunError(
-            f"out of memory at step {step} ({where}); a smaller {smaller} needs less{more} "
-            f"(see {self._folder / 'oom_stats'})"
+            f"out of memory at step {step} ({where}); {advice} (see {self._folder / 'oom_stats'})"
         )
 
     def state(self) -> dict[str, Any]:

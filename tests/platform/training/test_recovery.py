@@ -199,6 +199,20 @@ def test_validation_that_does_not_fit_names_its_own_batch_size(tiny, cpu, tmp_pa
     assert stats["phase"] == "validation"
 
 
+def test_an_optimizer_that_finds_no_memory_is_not_sent_to_smaller_batches(
+    tiny, cpu, tmp_path, monkeypatch
+) -> None:
+    def step(self, closure=None):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    trainer = made(tiny("bert", "full", on_oom="shrink", **ACCUMULATED), cpu, tmp_path)
+    with pytest.raises(RunError, match=r"\(optimizer\); weights, gradients and moments do not fit") as caught:
+        trainer.train()
+    assert "batch_size" not in str(caught.value)
+    assert "on_oom" not in str(caught.value)
+
+
 def test_an_error_of_another_kind_is_not_tried_again(tiny, cpu, tmp_path) -> None:
     def change(model):
         def fail(module, args):
