@@ -14,7 +14,7 @@ from dure.family.contract import Family
 from dure.family.exported import is_export, read_exported, read_record
 from dure.family.loading import family_of_run
 from dure.files import read_json
-from dure.runs.checkpoints import AVERAGE_FILE
+from dure.runs.checkpoints import AVERAGE_FILE, WEIGHTS_FILE
 from dure.runs.folder import RunFolder, UnifiedFolder, folder_at
 from dure.runs.manifest import check_whole
 
@@ -151,9 +151,10 @@ def _load_best(model: PreTrainedModel, run: Path) -> None:
             where=str(run),
             hint="a file of an epoch, or --format transformers, which has them merged",
         )
-    average = checkpoint / AVERAGE_FILE
-    if average.is_file():
-        load_weights(model, average)
+    files = (checkpoint / AVERAGE_FILE, checkpoint / WEIGHTS_FILE)
+    file = next((each for each in files if each.is_file()), None)
+    if file is not None:
+        load_weights(model, file)
     else:
         check_whole(checkpoint, hint=LOST)
         model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)

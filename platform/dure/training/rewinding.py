@@ -15,11 +15,10 @@ from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json, read_json_lines, write_json, written_beside
 from dure.modeling.weights import STATE, read_saved
-from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, checkpoint_name, checkpoints
+from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, WEIGHTS_FILE, checkpoint_name, checkpoints
 from dure.runs.epochs import RAW, epochs_of
 from dure.runs.folder import RunFolder, move_aside
 from dure.training.recovery import STATE_FILE as RECOVERY_FILE
-from dure.training.zero import WEIGHTS_FILE
 
 
 def go_back(

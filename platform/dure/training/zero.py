@@ -29,11 +29,9 @@ from dure.files import read_json, write_json
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision
 from dure.modeling.weights import check_finite, load_weights, save_weights, write_weights
-from dure.runs.checkpoints import AVERAGE_FILE, RUNNING_LOSS_FILE, STATE_FILE, checkpoint_name
+from dure.runs.checkpoints import AVERAGE_FILE, RUNNING_LOSS_FILE, STATE_FILE, WEIGHTS_FILE, checkpoint_name
 from dure.training.recovery import STATE_FILE as RECOVERY_FILE
 
-WEIGHTS_FILE = "weights.pt"
-"""The whole weights in a checkpoint that was written under DeepSpeed, or made of an epoch's weights."""
 _WRITTEN_FILE = "deepspeed.json"
 """How the parts in a checkpoint were shared out."""
 _OPTIMIZER_FILE, _SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"

@@ -33,9 +33,11 @@ from dure.exports.model_card import speeds
 from dure.family import load_family
 from dure.family.exported import read_exported
 from dure.family.run_weights import weights_at
-from dure.modeling.weights import STATE
+from dure.modeling.weights import STATE, write_weights
 from dure.preflight.foreseeing import foresee
+from dure.runs.checkpoints import WEIGHTS_FILE
 from dure.runs.folder import StageFolder
+from dure.runs.manifest import write_manifest
 from dure.training.run import RunRequest, run
 from tests.platform.small_disk import disks, fill
 
@@ -377,6 +379,16 @@ def test_an_adapter_of_a_classifier_is_read_onto_a_checkpoint_that_was_written_f
     path = trained(Experiment.model_validate(values), tmp_path / "run")
     assert export(path, tmp_path / "out", Asked("adapter")).agreement["share"] == 1
     assert_alike(tmp_path / "out", path)
+    # DeepSpeed's workers write the whole weights into a checkpoint, and no folder of adapters.
+    best = path / "checkpoints" / json.loads((path / "result.json").read_text())["best_checkpoint"]
+    family = load_family(load_record(path / "experiment.yaml"))
+    model, _ = weights_at(path).read(family, load_profile("cpu"), quiet, adapted=True)
+    write_weights(model, best / WEIGHTS_FILE, {})
+    for file in best.glob("adapter*"):
+        file.unlink()
+    write_manifest(best)
+    assert export(path, tmp_path / "again", Asked("adapter")).agreement["share"] == 1
+    assert_alike(tmp_path / "again", path)
 
 
 def test_a_unified_training_is_what_won_its_crossover(bert, tmp_path):
