@@ -71,6 +71,12 @@ def loaded_rows(experiment: Experiment, num_workers: int) -> int:
     return training.batch_size // num_workers * passes
 
 
+def tokens_of_pass(experiment: Experiment) -> int | None:
+    """Return the most positions of the rows of a forward pass, if ``batch_tokens`` bounds it; R-Drop reads each row twice."""
+    budget = experiment.training.batch_tokens
+    return None if budget is None else budget // (2 if experiment.objective.r_drop > 0 else 1)
+
+
 def check_budget(experiment: Experiment, profile: Profile) -> None:
     """Check that the workers of a profile can cut their rows by tokens, when they are to.
 

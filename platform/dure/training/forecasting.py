@@ -21,7 +21,7 @@ from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace
 from dure.reporting.figures import memory
 from dure.runs.environment import device_name
-from dure.training.arguments import kernels_of, loaded_rows
+from dure.training.arguments import kernels_of, loaded_rows, tokens_of_pass
 from dure.training.compiler import in_lengths
 from dure.training.memory import free_memory, has_device, read_kernels, resident_mb
 from dure.training.timing import Timing, padded_positions, timing_of
@@ -226,9 +226,10 @@ def _longest(
     training = experiment.training
     of_step = min(loaded_rows(experiment, workers), len(rows))
     longest = length_order(rows["length"][:])[:of_step]
-    if training.batch_tokens is None:
+    budget = tokens_of_pass(experiment)
+    if budget is None:
         return longest, float(training.gradient_accumulation_steps)
-    first = cut(batches, list(rows.select(longest)), training.batch_tokens)[0]
+    first = cut(batches, list(rows.select(longest)), budget)[0]
     return longest[: len(first)], of_step / len(first)
 
 
@@ -308,7 +309,8 @@ def smaller_batches(experiment: Experiment, workers: int) -> list[Experiment]:
     if training.batch_tokens is not None:
         budgets = [training.batch_tokens // parts for parts in (2, 4, 8, 16)]
         least = experiment.tokenizer.encoder_max_len + experiment.tokenizer.decoder_max_len
-        return [experiment.with_({"training.batch_tokens": each}) for each in budgets if each >= least]
+        smaller = [experiment.with_({"training.batch_tokens": each}) for each in budgets]
+        return [each for each in smaller if (tokens_of_pass(each) or 0) >= least]
     fitting = [
         rows
         for rows in range(training.batch_size - 1, 0, -1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy
+import numpy as np
 from transformers import TrainerCallback
 
 from dure.config.schema import Experiment, Profile
@@ -23,7 +23,7 @@ from dure.modeling.objectives import Objective
 from dure.modeling.precision import Precision
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
-from dure.training.arguments import check_budget
+from dure.training.arguments import check_budget, tokens_of_pass
 from dure.training.callbacks import StopCallback
 from dure.training.compiling import CompiledLayers
 from dure.training.oom import FittingRows
@@ -137,7 +137,7 @@ def sampler_of(
     training = experiment.training
     if not training.group_by_length:
         return None
-    lengths = numpy.asarray(train_dataset["length"][:])
+    lengths = np.asarray(train_dataset["length"][:])
     return LengthGroupedSampler(
         lengths,
         training.effective_batch_size,
@@ -155,20 +155,21 @@ def batch_tokens_of(
     Raises:
         UserError: A row alone has more, or as :func:`check_budget`.
     """
-    budget = experiment.training.batch_tokens
+    budget = tokens_of_pass(experiment)
     if budget is None:
         return None
     check_budget(experiment, profile)
-    targets = batches.targets_of(train_dataset)
-    lengths = numpy.asarray(train_dataset["length"][:]) + (
-        0 if targets is None else numpy.asarray(targets.lengths)
-    )
-    longest = int(lengths.max(initial=0))
-    if longest > budget:
+    targets, unit = batches.targets_of(train_dataset), batches.multiple_of
+    units = -(-np.asarray(train_dataset["length"][:]) // unit)
+    units += 0 if targets is None else -(-np.asarray(targets.lengths) // unit)
+    tokens = sum(batches.positions(train_dataset[int(np.argmax(units))]))
+    if tokens > budget:
+        twice = experiment.objective.r_drop > 0
         raise UserError(
-            f"the longest row has {longest:,} tokens with its target, more than a batch of {budget:,}",
+            f"the longest row has {tokens:,} tokens with its target{' and R-Drop reads it twice' if twice else ''}, more than "
+            f"a batch of {experiment.training.batch_tokens:,}",
             where="training.batch_tokens",
-            expected=f"{longest} or more",
+            expected=f"{2 * tokens if twice else tokens} or more",
             hint="or a smaller tokenizer.encoder_max_len, which cuts long rows",
         )
     return budget

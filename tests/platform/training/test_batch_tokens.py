@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from dure.data.collating import PaddedRows, cut
 from dure.errors import UserError
 from dure.files import read_json_lines
 from dure.training.arguments import check_budget
+from dure.training.parts import batch_tokens_of
 from dure.training.run import RunRequest, run
 from trainables.preference import Pairs
 
@@ -156,6 +158,28 @@ def test_a_budget_below_a_row_and_one_for_deepspeed_are_refused(tiny, cpu, tmp_p
     assert error.value.where == "training.batch_tokens"
     with pytest.raises(UserError, match="equally many passes"):
         check_budget(tight, load_profile("cpu").model_copy(update={"deepspeed": "zero2"}))
+
+
+@pytest.mark.parametrize(
+    ("batches", "r_drop", "least"),
+    [(PaddedRows, 0.0, 16), (PaddedRows, 1.0, 32), (Pairs, 0.0, 32)],
+    ids=["rounded", "r-drop", "pairs"],
+)
+def test_what_the_longest_row_takes_decides_whether_it_fits_the_budget(tiny, cpu, batches, r_drop, least):
+    # On CUDA 9 tokens take 16 positions, R-Drop reads them twice, and a pair has two answers.
+    made_of = batches(0)
+    made_of.multiple_of = 8
+    cells = {"input_ids": [5] * 9, "rejected_ids": [5] * 3, "length": 9}
+    rows = datasets.Dataset.from_list([cells | {"length": 3, "input_ids": [5] * 3}, cells])
+    experiment = tiny("bert", "full", objective={"r_drop": r_drop}).with_({"tokenizer.encoder_max_len": 8})
+    for budget, fits in ((least, True), (least - 1, False)):
+        given_budget = experiment.with_({"training.batch_tokens": budget})
+        if fits:
+            assert batch_tokens_of(given_budget, rows, made_of, cpu) == least // (2 if r_drop else 1)
+            continue
+        with pytest.raises(UserError, match="the longest row has") as error:
+            batch_tokens_of(given_budget, rows, made_of, cpu)
+        assert error.value.expected == f"{least} or more"
 
 
 @pytest.fixture(scope="module")
