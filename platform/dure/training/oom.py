@@ -104,6 +104,7 @@ class FittingRows:
             "decoder_max_len": tokenizer.decoder_max_len,
             "precision": precision,
             "gradient_checkpointing": training.gradient_checkpointing,
+            "averages": training.ema is not None,
             "r_drop": experiment.objective.r_drop > 0,
             "task": experiment.task,
             "device": device_name(profile.device),
