@@ -3,7 +3,8 @@
 Why sorting inside a group is enough. One optimiser step takes ``workers x accumulation x micro-batch`` rows.
 A ``DataLoader`` cuts the order into micro-batches from its start, and accelerate deals these out in turn
 (micro-batch i to worker i mod n). So step s consumes the rows ``[s * G, (s + 1) * G)`` of the order, where G is
-the effective batch size, however G is split. An order that is made of groups of G rows, and does not depend on
+the effective batch size, however G is split; the rows that an epoch's last pass has too few of are shared out evenly
+(``dure.training.shares``). An order that is made of groups of G rows, and does not depend on
 the split, therefore gives every step the same rows on every machine; and sorted rows inside each group make
 every micro-batch of any size a run of similar lengths.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import data_loader
 from accelerate.data_loader import DataLoaderShard
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
@@ -27,10 +28,13 @@ from dure.runs.agreement import by_main
 from dure.training.callbacks import Averaging, CheckpointTurns, RunningLoss
 from dure.training.parts import Parts
 from dure.training.saving import SavedBehind
+from dure.training.shares import EvenShares, stands_in
 from dure.training.zero import SharedOutTraining
 
 _WRITTEN, _ENCODED = "dure_written", "dure_encoded"
 """In a batch of a validation: the ids that were written for it, and what the encoder made of it."""
+_STANDS_IN = "dure_stands_in"
+"""In a batch of training whose row is another worker's, and counts nothing here."""
 
 
 _Write = Callable[[Iterator[Batch]], Iterator[Batch]]
@@ -151,10 +155,16 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
         ``compute_loss`` multiplies by the number of workers, over which gradients are averaged.
         """
-        targets = [self.batches.targets(batch) for each in batch_samples for batch in _runs(each)]
+        batches = [batch for each in batch_samples for batch in _runs(each)]
+        targets = [self.batches.targets(batch) for batch in batches]
         if not targets or targets[0] is None:
             return None
-        counts = [self.parts.objective.count(each) for each in targets]
+        if stands_in(self.args, len(self.train_dataset), self.state.global_step):
+            batches[-1][_STANDS_IN] = True
+        counts = [
+            self.parts.objective.count(each) * (_STANDS_IN not in batch)
+            for each, batch in zip(targets, batches, strict=True)
+        ]
         items = torch.stack(counts).sum(dim=0).to(device)
         everywhere: torch.Tensor = self.accelerator.gather(items).reshape(-1, *items.shape).sum(dim=0)
         return everywhere
@@ -199,9 +209,12 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self: Any) -> Any:
         """Return what loads micro-batches, or all rows of a step at once where a budget of tokens cuts them."""
-        if self.parts.batch_tokens is None:
-            return super().get_train_dataloader()
-        with replaced(self, "data_collator", StepsInRuns(self.batches, self.parts.batch_tokens)):
+        budget = self.parts.batch_tokens
+        collate = self.data_collator if budget is None else StepsInRuns(self.batches, budget)
+        with (
+            replaced(self, "data_collator", collate),
+            replaced(data_loader, "BatchSamplerShard", EvenShares),
+        ):
             return super().get_train_dataloader()
 
     def floating_point_ops(self: Any, inputs: Any) -> int:
@@ -224,6 +237,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     ) -> Any:
         """Return the loss of a micro-batch, with R-Drop when it is on."""
         batches, objective, r_drop = self.batches, self.parts.objective, self.parts.r_drop
+        counts = not inputs.pop(_STANDS_IN, False)
         targets = batches.targets(inputs)
         read = batches.inputs(batches.twice(inputs) if r_drop else inputs)
         outputs = self._outputs(model, read, needs_loss_only=not return_outputs)
@@ -233,7 +247,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             loss = objective(outputs, targets, num_items_in_batch)
         if num_items_in_batch is not None:
             # The items are those of all workers, over which gradients are averaged.
-            loss = loss * self.accelerator.num_processes
+            loss = loss * (self.accelerator.num_processes * counts)
         return (loss, outputs) if return_outputs else loss
 
     def _with_texts(self: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
