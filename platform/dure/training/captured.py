@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from transformers import TrainerState
+from transformers.trainer_pt_utils import safe_globals
 
 from dure.files import write_json
 from dure.modeling.lora import AdaptedModel
@@ -140,4 +141,16 @@ def random_states(rank: int, num_workers: int) -> tuple[str, dict[str, Any]]:
         states["cuda"] = (
             torch.cuda.random.get_rng_state_all() if several else torch.cuda.random.get_rng_state()
         )
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
     return ("rng_state.pth" if num_workers == 1 else f"rng_state_{rank}.pth"), states
+
+
+def restore_mps(checkpoint: Path) -> None:
+    """Let MPS draw on as in a checkpoint; all other generators are restored by the trainer of transformers."""
+    file = checkpoint / "rng_state.pth"
+    if torch.backends.mps.is_available() and file.is_file():
+        with safe_globals():
+            states = torch.load(file, weights_only=True)
+        if "mps" in states:
+            torch.mps.set_rng_state(states["mps"])

@@ -26,6 +26,7 @@ from dure.modeling.replaced import replaced
 from dure.runs import checkpoints
 from dure.runs.agreement import by_main
 from dure.training.callbacks import Averaging, CheckpointTurns, RunningLoss
+from dure.training.captured import restore_mps
 from dure.training.parts import Parts
 from dure.training.saving import SavedBehind
 from dure.training.shares import EvenShares, stands_in
@@ -327,6 +328,11 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             return self.parts.sampler
         sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)
         return sampler
+
+    def _load_rng_state(self: Any, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        if checkpoint is not None:
+            restore_mps(Path(checkpoint))
 
     def _run_epoch(self: Any, *args: Any, **kwargs: Any) -> None:
         """Pass over the rows once, in the order of this epoch.

@@ -21,7 +21,7 @@ from dure.events import RunListener
 from dure.runs.checkpoints import checkpoints
 from dure.runs.folder import RunFolder
 from dure.runs.manifest import faults
-from dure.training import captured, memory
+from dure.training import captured, hf, memory
 from dure.training.captured import Captured
 from dure.training.run import RunRequest, run
 
@@ -113,7 +113,11 @@ def test_a_checkpoint_behind_training_is_the_one_that_training_waits_for(
     assert_same_files(whole, tmp_path)
 
 
-def test_a_run_goes_on_exactly_from_a_checkpoint_that_was_written_behind_it(whole, experiment, cpu, tmp_path):
+def test_a_run_goes_on_exactly_from_a_checkpoint_that_was_written_behind_it(
+    whole, experiment, cpu, tmp_path, monkeypatch
+):
+    restored = []
+    monkeypatch.setattr(hf, "restore_mps", restored.append)
     cut = tmp_path / "cut"
     shutil.copytree(whole, cut)
     for name in ("checkpoint-4", "checkpoint-6", "final_model"):
@@ -122,6 +126,24 @@ def test_a_run_goes_on_exactly_from_a_checkpoint_that_was_written_behind_it(whol
     run(RunRequest(experiment, cpu, cut, resume=True))
     assert_same_run(whole, cut)
     assert_same_files(whole, cut)
+    assert {*restored} == {cut / "checkpoint-2"}
+
+
+def test_the_random_numbers_of_mps_go_on_too(tmp_path, monkeypatch):
+    # Dropout draws from the device's own generator, which the trainer of transformers keeps of CUDA alone.
+    drawn = torch.arange(44, dtype=torch.uint8)
+    restored = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: drawn)
+    monkeypatch.setattr(torch.mps, "set_rng_state", restored.append)
+    name, states = captured.random_states(0, 1)
+    torch.save(states, tmp_path / name)
+    captured.restore_mps(tmp_path)
+    assert [each.tolist() for each in restored] == [drawn.tolist()]
+    del states["mps"]  # as of a run on another machine
+    torch.save(states, tmp_path / name)
+    captured.restore_mps(tmp_path)
+    assert len(restored) == 1
 
 
 def test_training_goes_on_while_a_checkpoint_is_written_and_what_it_changes_is_not_in_it(
