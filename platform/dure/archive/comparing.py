@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -110,9 +111,11 @@ def _signature(
     split: Literal["test", "dev"] = "test" if is_tested else "dev"
     tables = dict.fromkeys(run.hashes.get(split, run.hashes.get("train", "")) for run in setting.runs)
     count = first.figure("num_dev_rows") if split == "dev" else None
-    return Signature(
-        split=split, rows="+".join(tables), num_rows=None if count is None else int(count), how=how
-    )
+    table = "+".join(tables)
+    if count is not None and count == first.experiment.data.max_dev_rows:
+        # So many of the table were drawn, by the seed: other seeds have other rows.
+        table = hashlib.sha256(f"{table} {sorted(setting.by_seed)}".encode()).hexdigest()
+    return Signature(split=split, rows=table, num_rows=None if count is None else int(count), how=how)
 
 
 def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[Comparison, list[Setting]]:

@@ -77,6 +77,18 @@ def test_what_was_measured_on_other_rows_or_by_another_tokeniser_is_not_ranked_t
     assert len(compare(tmp_path / "rouge").groups) == 1
 
 
+@pytest.mark.parametrize(("num_rows", "num_groups"), [(48, 2), (30, 1)])
+def test_validation_rows_that_other_seeds_drew_are_other_rows(tmp_path, num_rows, num_groups):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        settings = {"training.epochs": ord(name), "experiment.seed": seed, "data.max_dev_rows": 48}
+        made_run(tmp_path / name, None, settings=settings, metrics={"num_dev_rows": num_rows})
+    found = compare(tmp_path)
+    assert len(found.groups) == num_groups
+    if num_groups == 2:
+        assert found.groups[0].settings == ("a", "b")
+        assert any("their validation rows differ (48 rows, hash" in note for note in found.notes)
+
+
 def test_losses_are_ranked_together_where_they_are_of_one_kind(tmp_path):
     hits = drawn_hits(np.random.default_rng(2), HARD, 0, 0)
     for name, kind in (("a", "rows"), ("b", "rows"), ("c", "tokens of t5")):
