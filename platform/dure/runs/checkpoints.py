@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,11 +261,13 @@ def retain(folder: Path, limit: int, protected: Iterable[int]) -> list[int]:
 def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint; renamed first, so that a kill meanwhile leaves no half of it under its name.
 
+    A file that is read meanwhile cannot go on NFS: it goes with the leftovers when the run begins again.
+
     Raises:
         FileNotFoundError: It is gone already.
     """
-    doomed = path.rename(path.with_name(f".{path.name}.deleted"))
-    shutil.rmtree(doomed)
+    doomed = path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.deleted"))
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:

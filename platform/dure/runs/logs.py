@@ -63,7 +63,9 @@ def captured_output(path: Path) -> Iterator[None]:
     os.dup2(target, 1)
     os.dup2(target, 2)
     root = logging.getLogger()
-    file = io.TextIOWrapper(io.BufferedWriter(_Unfailing(path, "a")), encoding="utf-8", line_buffering=True)
+    raw = io.BufferedWriter(_Unfailing(path, "a"))
+    # As stderr itself: a name that is no UTF-8 is printed with escapes, and is no error of whoever prints it.
+    file = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
     handler = logging.StreamHandler(file)
     handler.setFormatter(_Redacting(_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
     root.addHandler(handler)

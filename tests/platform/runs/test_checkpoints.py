@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 
 import pytest
 from hypothesis import given
@@ -64,6 +66,22 @@ def test_what_a_kill_left_half_done_is_removed(tmp_path):
         (tmp_path / name).mkdir()
     checkpoints.remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+
+
+def test_a_checkpoint_that_is_read_meanwhile_goes_when_nobody_reads_it(tmp_path, monkeypatch):
+    def not_empty(path, *args, **kwargs):
+        raise OSError(
+            errno.ENOTEMPTY, "Directory not empty", str(path)
+        )  # of a file that was open NFS keeps another
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", not_empty)
+        for _ in range(2):  # the second time after the run went back
+            _make(tmp_path, 1)
+            checkpoints.remove_checkpoint(tmp_path / "checkpoint-1")
+    assert checkpoints.checkpoints(tmp_path) == {}
+    checkpoints.remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("direction", "step"), [("min", 4), ("max", 6)])

@@ -215,3 +215,9 @@ def test_a_log_on_a_full_disk_ends_nothing_and_goes_on_once_there_is_room(small_
     lines = log.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "before"
     assert any(line.endswith("after") for line in lines)
+
+
+def test_a_log_takes_names_that_are_no_text(tmp_path):
+    with captured_output(tmp_path / "run.log"):
+        print("a library names /data/\udcc7\udcd1")
+    assert (tmp_path / "run.log").read_text(encoding="utf-8") == "a library names /data/\\udcc7\\udcd1\n"
