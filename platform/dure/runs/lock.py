@@ -26,6 +26,7 @@ from pathlib import Path
 
 import psutil
 
+from dure.config.tree import is_torn
 from dure.errors import UserError, shell_word
 from dure.files import process_space
 from dure.secrets import redacted
@@ -95,9 +96,16 @@ def held(path: Path) -> Iterator[None]:
 
     Raises:
         UserError: Somebody else works there; names who, where, since when and with which command. Or another thread
-            of this process works, wherever that is.
+            of this process works, wherever that is. Or its path is no text, which no record could name.
     """
     path = path.resolve()
+    if is_torn(str(path)):
+        raise UserError(
+            "there are bytes in this path that are no UTF-8",
+            where=str(path),
+            expected="a folder whose path is text",
+            hint="rename the folder, or --output elsewhere",
+        )
     with _entering:
         around = [_leases[each] for each in (path, *path.parents) if each in _leases]
         for lease in _leases.values():

@@ -223,6 +223,14 @@ def test_a_full_disk_leaves_no_lock_that_names_nobody(tmp_path, monkeypatch):
         pass
 
 
+def test_a_folder_whose_path_is_no_text_is_named_and_left_alone(tmp_path):
+    folder = tmp_path / os.fsdecode("한글".encode("cp949"))  # as unpacking an archive of Windows leaves it
+    folder.mkdir()
+    with pytest.raises(UserError, match="no UTF-8"), held(folder / "run"):
+        pass
+    assert list(folder.iterdir()) == []
+
+
 def test_a_process_knows_what_it_holds_when_its_machine_gets_another_name(tmp_path, monkeypatch):
     with held(tmp_path):
         monkeypatch.setattr(lock.socket, "gethostname", lambda: "elsewhere.fritz.box")
