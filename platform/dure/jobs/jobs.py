@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from dure.errors import RunError, UserError, nearest, said
+from dure.errors import DureError, RunError, UserError, nearest, said
 from dure.events import Notify
 from dure.jobs.job_server import JobServer
 from dure.jobs.upload import Upload, check_size, megabytes, plan_upload
@@ -33,8 +33,8 @@ SECONDS_TO_STOP = 120
 """Time that a stopped job has to finish its step and write a checkpoint; Ray alone gives it three seconds."""
 RUNTIME_ENV = Path("cluster", "runtime_env.yaml")
 _SECONDS_BETWEEN_LOOKS = 0.5
-_SECONDS_TO_RECONNECT = 2.0
-_NUM_RECONNECTIONS = 5
+_WAITS_SECONDS = (2.0, 5.0, 10.0, 20.0)
+"""Before each further attempt to follow a job whose connection broke without a word since the one before."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def follow(server: JobServer, job_id: str, write: Callable[[str], None]) -> Job:
         RunError: The connection breaks again and again.
     """
     job(server, job_id)
-    written = 0
-    for attempt in range(_NUM_RECONNECTIONS):
-        seen = 0
+    written = breaks = 0
+    while True:
+        seen, before = 0, written
 
         async def tail() -> None:
             nonlocal seen, written
@@ -125,16 +125,20 @@ def follow(server: JobServer, job_id: str, write: Callable[[str], None]) -> Job:
 
         try:
             asyncio.run(tail())
-        except (RuntimeError, OSError) as error:
-            if attempt == _NUM_RECONNECTIONS - 1:
-                raise RunError(
-                    f"the connection to {server.url} broke ({str(error)[:200]}); the job goes on"
-                ) from None
-            time.sleep(_SECONDS_TO_RECONNECT)
-        ended = job(server, job_id)
-        if ended.state in ENDED:
-            return ended
-    return job(server, job_id)
+            ended = job(server, job_id)
+            if ended.state in ENDED:
+                return ended
+            why = "it was closed"
+        except (
+            RuntimeError,
+            OSError,
+            DureError,
+        ) as error:  # a network that is back in a moment, as on a laptop
+            why = said(error, 200)
+        breaks = 1 if written > before else breaks + 1
+        if breaks > len(_WAITS_SECONDS):
+            raise RunError(f"the connection to {server.url} broke ({why}); the job goes on")
+        time.sleep(_WAITS_SECONDS[breaks - 1])
 
 
 def log(server: JobServer, job_id: str) -> str:

@@ -273,6 +273,51 @@ def test_no_secret_is_left_in_a_text(before, after, secret):
     assert secret in "<hidden>" or secret not in shown.replace("<hidden>", "")
 
 
+class Tailing:
+    """A client whose connection breaks after each of its pieces, and that then does not find its server for a while."""
+
+    def __init__(self, *pieces: str, out_of_reach: int = 0):
+        self.pieces, self.num_told, self.out_of_reach, self.left = pieces, 0, out_of_reach, 0
+
+    def __call__(self, server):
+        if self.left:
+            self.left -= 1
+            raise RunError("the cluster does not answer")
+        return self
+
+    async def tail_job_logs(self, job_id):
+        self.num_told += 1
+        yield "".join(self.pieces[: self.num_told])
+        if self.num_told < len(self.pieces):
+            self.left = self.out_of_reach
+            raise RuntimeError("websocket closed")
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    slept = []
+    monkeypatch.setattr(jobs.time, "sleep", slept.append)
+    return slept
+
+
+def test_a_job_is_followed_through_any_number_of_breaks_as_long_as_it_says_something(web, waits, monkeypatch):
+    url, _ = web(200, json.dumps(record(status="SUCCEEDED")))
+    said = [f"line {number}\n" for number in range(12)]
+    monkeypatch.setattr(jobs, "_client", Tailing(*said, out_of_reach=3))
+    told = []
+    assert jobs.follow(JobServer(url, "here"), "dure-1", told.append).state == "succeeded"
+    assert told == said
+    assert len(waits) == 11 * 4
+
+
+def test_a_connection_that_does_not_come_back_is_told_and_that_the_job_goes_on(web, waits, monkeypatch):
+    url, _ = web(200, json.dumps(record(status="RUNNING")))
+    monkeypatch.setattr(jobs, "_client", Tailing("a", "b", out_of_reach=99))
+    with pytest.raises(RunError, match=r"does not answer\); the job goes on"):
+        jobs.follow(JobServer(url, "here"), "dure-1", lambda text: None)
+    assert sum(waits) >= 30
+
+
 # what is sent
 
 
