@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dure.jobs.background_records import records
 from dure.jobs.job_server import find_server, token_headers
 from dure.jobs.keeper import free_ports
 from dure.jobs.upload import max_upload_bytes
@@ -351,7 +352,7 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(head, project):
 def background(tmp_path, monkeypatch):
     """The folder in which this test's background jobs are recorded."""
     monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "cache" / "background"
+    folder = records().path
     yield folder
     if (folder / "keeper.json").exists():
         left = json.loads((folder / "keeper.json").read_text(encoding="utf-8"))
