@@ -13,6 +13,7 @@ from dure.errors import UserError, typed_path
 from dure.events import Notify
 from dure.files import read_json, write_text
 from dure.runs.folder import RunFolder
+from dure.secrets import without_passwords
 from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for, override_text
@@ -84,7 +85,14 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
             samples_between_validations=between,
             total_samples=total,
         )
-        if not session.resume and self._strategy.search.trials():
+        trials = self._strategy.search.trials()
+        if session.resume and not trials and any(session.path.glob("trial_*/metrics.jsonl")):
+            raise UserError(
+                "there are trials, and nothing of the search that made them: a database keeps it by the name of the folder",
+                where=str(session.path) if storage is None else f"--storage {without_passwords(storage)}",
+                hint="give the folder the name back that it had; or begin anew in another --output",
+            )
+        if not session.resume and trials:
             raise UserError(
                 f"it holds a search of the name '{self.study.name}' in {session.path.name} already",
                 where=f"--storage {storage}",

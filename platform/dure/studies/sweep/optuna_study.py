@@ -43,10 +43,13 @@ def open_study(sweep: SweepStudy, path: Path, metrics: Sequence[Metric]) -> optu
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
+            storage = _storage(sweep, path)
+            # A folder's own file has one search, also where the folder was renamed or moved.
+            known = [] if sweep.storage is not None else optuna.get_all_study_names(storage)
             # In a database that several sweeps share, the folder tells sweeps of one experiment apart.
             study = optuna.create_study(
-                storage=_storage(sweep, path),
-                study_name=f"{sweep.name}-{path.name}",
+                storage=storage,
+                study_name=known[0] if known else f"{sweep.name}-{path.name}",
                 directions=directions,
                 load_if_exists=True,
             )

@@ -11,13 +11,14 @@ import pytest
 from dure.config import load_experiment, rehearsal_of
 from dure.errors import UserError
 from dure.events import RunProgress, StudyListener
-from dure.files import read_json_lines
+from dure.files import read_json_lines, write_text
 from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder
 from dure.studies.divergence import DivergedError, DivergenceGuard
+from dure.studies.kind import Session
 from dure.studies.life_cycle import run_experiments
 from dure.studies.study import stored_study
-from dure.studies.sweep.driver import RESULTS, WINNER, check_for, finished_sweep
+from dure.studies.sweep.driver import RESULTS, WINNER, SweepKind, check_for, finished_sweep
 from dure.studies.sweep.optuna_study import JOURNAL
 from dure.studies.sweep.plan import SweepMetric, SweepStudy, parse_point, plan_sweep
 from dure.studies.sweep.report import sweep_table
@@ -125,6 +126,16 @@ def test_what_cannot_be_is_said_before_anything_starts(tiny, tmp_path):
     seeds.write_text("parameters:\n  experiment.seed: {type: int, low: 1, high: 9}\n", encoding="utf-8")
     with pytest.raises(UserError, match="all trials share"):
         plan_sweep("tiny", space=str(seeds))
+
+
+def test_a_search_that_is_not_found_does_not_begin_again_among_its_trials(tiny, cpu, tmp_path):
+    experiment = tiny("t5", "lora")
+    study = plan_sweep("tiny", storage=f"sqlite:///{tmp_path / 'sweeps.db'}").named([experiment])
+    kind = SweepKind(study.resolved([experiment]), [experiment], lambda each: each)
+    folder = RunFolder(tmp_path / "renamed" / "trial_000")
+    write_text(folder.metrics, "")
+    with pytest.raises(UserError, match="nothing of the search"):
+        kind.begin(Session(cpu, tmp_path / "renamed", resume=True))
 
 
 def test_points_are_read_as_people_write_them(tiny):
