@@ -83,7 +83,8 @@ class SweepStudy(OneExperiment):
     scheduler: StopperName = "none"
     """Who ends trials that do badly before their time."""
     num_trials: Int | None = Field(default=None, ge=1)
-    """Points in all; of a grid, points along every range. 20, and 5 for a grid, when not given."""
+    """Points in all, or as many as are to be tried first; of a grid, points along every range. 20, and 5 for a grid, when
+    not given."""
     tries: tuple[dict[str, Any], ...] = ()
     """Points to try first, by dotted key."""
     storage: Address | None = None

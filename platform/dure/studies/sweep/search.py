@@ -83,6 +83,8 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         self._best: dict[int, Mapping[str, Any]] = {}
         self.failure: RunError | None = None
         self._seen: list[FrozenTrial] = []
+        points = sweep.grid() if sweep.sampler == "grid" else sweep.tries
+        self._first = [queued(sweep.space, point, "--try") for point in points]
         self.study = open_study(sweep, path, self.metrics)
         self._reconcile()
         self._resumed = [trial.number for trial in self._trials() if trial.state == TrialState.RUNNING]
@@ -90,6 +92,12 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     def trials(self) -> dict[str, FrozenTrial]:
         """Return the latest trial of every name."""
         return {_name(trial): trial for trial in self._trials() if _name(trial) is not None}  # type: ignore[misc]
+
+    @property
+    def num_points(self) -> int:
+        """Points in all: those of the sweep, and as many more as are still to be tried first or are new in its grid."""
+        new = sum(_name(each) is None for each in self._trials() if self._waits(each))
+        return max(self.sweep.budget, len(self.trials()) + new)
 
     def points(self) -> dict[str, dict[str, Any]]:
         """Return the values of every trial that has them, by its name."""
@@ -233,11 +241,17 @@ class SweepSearch(Searcher):  # type: ignore[misc]
 
     def _is_spent(self, names: Collection[str]) -> bool:
         waiting = {_name(trial) for trial in self._trials() if trial.state == TrialState.WAITING}
-        return sum(name not in waiting for name in names) >= self.sweep.budget
+        tried = sum(name not in waiting for name in names)
+        return tried >= self.sweep.budget and not any(map(self._waits, self._trials()))
+
+    def _waits(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial waits to be tried: first, as a point of the grid, or again."""
+        return trial.state == TrialState.WAITING and (
+            _name(trial) is not None or trial.system_attrs.get("fixed_params") in self._first
+        )
 
     def _reconcile(self) -> None:
         """Bring the storage up to what the folders say, and queue what is to be tried first or again."""
-        space = self.sweep.space
         for trial in self._trials():
             name = _name(trial)
             if trial.state == TrialState.RUNNING and name is None:
@@ -252,10 +266,8 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         for name, trial in self.trials().items():
             if trial.state == TrialState.FAIL and len(trial.params) > 0:
                 self.study.enqueue_trial(trial.params, user_attrs={_NAME: name})
-        points = self.sweep.grid() if self.sweep.sampler == "grid" else list(self.sweep.tries)
         known = [trial.system_attrs.get("fixed_params", trial.params) for trial in self._trials()]
-        for point in points:
-            params = queued(space, point, "--try")
+        for params in self._first:
             if params not in known:
                 self.study.enqueue_trial(params)
 

@@ -82,7 +82,7 @@ class Sweep(Strategy[SweepStudy]):
         """Return the trials so far, and those that the search will propose."""
         names = list(self.search.trials())
         place = 0
-        while len(names) < self.study.budget:
+        while len(names) < self.search.num_points:
             if trial_name(place) not in names:
                 names.append(trial_name(place))
             place += 1
@@ -111,7 +111,7 @@ class Sweep(Strategy[SweepStudy]):
         return {
             "search_alg": self.search,
             "scheduler": self._scheduler,
-            "num_samples": max(1, self.study.budget),
+            "num_samples": max(1, self.search.num_points),
             "max_concurrent_trials": concurrent_trials,
         }
 

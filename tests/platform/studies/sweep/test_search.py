@@ -187,6 +187,42 @@ def test_known_points_come_first(tmp_path):
     assert search.suggest("id3") == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, {"num_trials": 2, "tries": tuple({LR: rate} for rate in (1e-4, 2e-4, 4e-4))}),
+        ({"num_trials": 2}, {"num_trials": 2, "tries": ({LR: 5e-4},)}),
+        ({"sampler": "grid", "num_trials": 5}, {"sampler": "grid", "num_trials": 7}),
+    ],
+    ids=["more first points than trials", "a first point for a finished sweep", "a finer grid"],
+)
+def test_every_point_that_is_asked_for_is_tried(before, after, tmp_path):
+    tried = [] if before is None else _all_tried(sweep(**before), tmp_path)
+    study = sweep(**after)
+    asked = study.grid() if study.sampler == "grid" else study.tries
+    num_points = SweepSearch(study, tmp_path).num_points
+    tried += _all_tried(study, tmp_path)
+    assert {point[LR] for point in asked} <= set(tried)
+    assert len(tried) == len(set(tried)) == num_points
+    assert not _all_tried(study, tmp_path)
+
+
+def _all_tried(study, path):
+    search, rates = SweepSearch(study, path), []
+    while (config := search.suggest(f"id{len(rates)}")) != "FINISHED":
+        rates.append(config[LR])
+        search.on_trial_complete(f"id{len(rates) - 1}", {"eval_loss": loss_at(rates[-1])})
+    return rates
+
+
+def test_a_search_goes_on_in_a_folder_that_was_renamed(tmp_path):
+    tried = _all_tried(sweep(num_trials=3), tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "after")
+    search = SweepSearch(sweep(num_trials=3), tmp_path / "after")
+    assert [point[LR] for point in search.points().values()] == tried
+    assert search.suggest("next") == "FINISHED"
+
+
 def test_a_point_outside_of_the_space_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"from 1e-05 to 0\.01"):
         SweepSearch(sweep(tries=({LR: 0.5},)), tmp_path)
