@@ -161,6 +161,8 @@ def load_corpus(
         UserError: A table, or the tokenizer for it, is wrong; or no training row is left.
     """
     data, seed = family.experiment.data, family.experiment.experiment.seed
+    # Experiments that are compared on a fold are measured on the same rows of it, whatever their seeds.
+    measured_by = seed if data.fold is None else data.fold.seed
     splits = read_splits(family)
     surveyed = splits.surveyed()
     for message in (*(each for table in surveyed.values() for each in table.messages()), *splits.messages()):
@@ -175,7 +177,7 @@ def load_corpus(
             continue
         rows = _Rows(splits.whole, splits.rows[split]) if is_cut else _Rows(table, np.arange(table.num_rows))
         if split != "train":
-            drawn[split] = rows.at_most(data.max_dev_rows, seed, split, notify)
+            drawn[split] = rows.at_most(data.max_dev_rows, measured_by, split, notify)
             continue
         for other in (other for name, other in surveyed.items() if name != "train"):
             rows = _without_overlap(family, rows, other, notify)

@@ -155,6 +155,12 @@ def test_limits_and_ratio_draw_from_the_parts_of_a_fold(tiny, tmp_path):
     assert not any("stands in" in line for line in told)
 
 
+def test_the_rows_that_a_fold_is_reported_on_do_not_depend_on_the_seed_of_an_experiment(tiny, tmp_path):
+    experiment = with_fold(on_duplicates(tiny("bert"), tmp_path), 2, max_dev_rows=7)
+    first, second = (loaded(experiment.with_({"experiment.seed": seed}))[0].tested for seed in (1, 2))
+    assert first.numbers.tolist() == second.numbers.tolist()
+
+
 def test_a_table_that_is_used_whole_is_encoded_once_for_all_folds(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
     experiment = on_duplicates(tiny("bert", "full"), tmp_path)

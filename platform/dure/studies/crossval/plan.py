@@ -78,7 +78,7 @@ def _check_shared_rows(experiment: Experiment, first: Experiment) -> None:
             expected=expected,
             hint="data.train=FILE on the command line sets it for all",
         )
-    for key in ("train", "columns", "max_train_rows"):
+    for key in ("train", "columns", "max_train_rows", "max_dev_rows"):
         if getattr(experiment.data, key) != getattr(first.data, key):
             raise UserError(
                 f"data.{key} of {experiment.name} is not that of {first.name}",

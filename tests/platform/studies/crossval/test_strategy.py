@@ -247,6 +247,8 @@ def test_a_plan_that_cannot_be_compared_is_refused(tiny, tmp_path):
     one = tiny("bert")
     with pytest.raises(UserError, match=r"data\.train of two is not that of one"):
         plan_crossval(["one", "two"]).resolved([_named(one, "one"), _named(one, "two", train="other.csv")])
+    with pytest.raises(UserError, match=r"data\.max_dev_rows of two is not that of one"):
+        plan_crossval(["one", "two"]).resolved([_named(one, "one"), _named(one, "two", max_dev_rows=9)])
     with pytest.raises(UserError, match="--folds"):
         plan_crossval(["one"], folds=1)
     with pytest.raises(UserError, match="no folder of a cross-validation"):
