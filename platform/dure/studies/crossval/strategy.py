@@ -42,7 +42,9 @@ class Crossval(Strategy[CrossvalStudy]):
                 metrics[experiment.name] = experiment.training.best_metric
                 one = fold_experiment(study, experiment, number)
                 folder = fold_folder(study, experiment.name, number)
-                self._plans[experiment.name, number] = TrialPlan(one.name, one, folder=folder)
+                # Whole: the names of two experiments may differ in their last letters only.
+                name = f"{experiment.name}.fold_{number}"
+                self._plans[experiment.name, number] = TrialPlan(name, one, folder=folder)
         self._metrics = metrics
         self._family = load_family(experiments[0])
 

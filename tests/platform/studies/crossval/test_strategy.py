@@ -243,6 +243,14 @@ def test_experiments_that_choose_checkpoints_by_other_metrics_are_dropped_by_one
     assert strategy.scores()["by_loss"] == {1: 0.81, 2: 0.82, 3: 0.83}
 
 
+def test_experiments_whose_long_names_end_differently_have_folds_of_their_own(tiny, tmp_path):
+    names = [f"{'long' * 22}_{letter}" for letter in "ab"]
+    study = plan_crossval(names, folds=FOLDS)
+    strategy = Crossval(study, [_named(tiny("bert"), name) for name in names], tmp_path)
+    plans = {plan.name: plan.folder for plan in strategy.trials()}
+    assert len(set(plans.values())) == len(plans) == 2 * FOLDS
+
+
 def test_a_plan_that_cannot_be_compared_is_refused(tiny, tmp_path):
     one = tiny("bert")
     with pytest.raises(UserError, match=r"data\.train of two is not that of one"):
