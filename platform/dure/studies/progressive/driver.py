@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ from dure.config.loading import load_record
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
+from dure.events import Notify
 from dure.files import write_text, written_beside
 from dure.runs.folder import RUN_RECORD, RunFolder, move_aside
 from dure.studies.kind import Session, Shape, TrialKind
@@ -73,6 +75,9 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         )
         if begins_again and study.start_ratio is not None:
             _move_aside(study, path, study.start_ratio)
+        else:
+            for name in study.names():
+                _move_orphans_aside(study, path / study.folder_of(name), session.follower.notified)
         if begins_again or not study.decides_like(before):
             for name in study.names():
                 folder = RunFolder(path / study.folder_of(name))
@@ -132,6 +137,29 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
         later = [stage for stage in candidate.glob("stage_*pct") if int(stage.name.split("_")[1]) > place]
         if old := [each for each in (*later, candidate / "final_model") if each.is_dir()]:
             move_aside(old, candidate)
+
+
+def _move_orphans_aside(study: ProgressiveStudy, candidate: Path, notify: Notify) -> None:
+    """Move stages aside that began from a stage which the schedule has no more, with all after them."""
+    from dure.studies.progressive.stage import stage_folders
+
+    folders = stage_folders(study, candidate)
+    for place, (before, folder) in enumerate(pairwise(folders), 1):
+        record, began = folder.read_training_metrics(), before.read_training_metrics()
+        is_orphan = (
+            began is None
+            if record is None
+            else before.path.name not in Path(str(record.get("warm_start"))).parts
+        )
+        if folder.path.is_dir() and is_orphan:
+            aside = move_aside(
+                [*(each.path for each in folders[place:]), candidate / "final_model"], candidate
+            )
+            notify(
+                f"{folder.path.name} did not begin from {before.path.name}, as it would now: it is in {aside.name}, with "
+                "all after it, and is trained again"
+            )
+            return
 
 
 def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -> Path:

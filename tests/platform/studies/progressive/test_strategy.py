@@ -8,9 +8,11 @@ from fractions import Fraction
 import pytest
 import torch
 
+from dure.config.loading import dump_yaml
 from dure.events import StudyListener, TrialStatus
-from dure.files import read_json_lines, write_json
-from dure.runs.folder import RUN_RECORD
+from dure.files import read_json_lines, write_json, write_text
+from dure.runs.folder import RUN_RECORD, STUDY_FILE
+from dure.studies.kind import Session
 from dure.studies.life_cycle import run_experiments
 from dure.studies.progressive.driver import PLOT, ProgressiveKind
 from dure.studies.progressive.plan import ProgressiveStudy
@@ -197,6 +199,30 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
         [line] = [line for line in notes.told_lines if f"stage {number} of 4" in line]
         for said in ("peak memory", "CPU", "0 MiB of tensors not released"):
             assert said in line
+
+
+def test_a_stage_that_began_from_another_than_the_schedule_has_is_trained_again(tiny, cpu, tmp_path):
+    before = ProgressiveStudy(name="one", experiment="bert", ratios=(Fraction(1, 10), *RATIOS[1:]))
+    after = before.with_values(ratios=RATIOS)
+    write_text(tmp_path / STUDY_FILE, dump_yaml(before))
+    for name, start in (("stage_1_10pct", None), (STAGES[1], "stage_1_10pct"), (STAGES[2], STAGES[1])):
+        warm_start = start and f"{start}/checkpoints/best.pt"
+        write_json(tmp_path / name / "training_metrics.json", {"warm_start": warm_start})
+    notes = _Notes()
+    session = Session(cpu, tmp_path, resume=True, follower=notes)
+    kind = ProgressiveKind(after, [tiny("bert", "full")], lambda experiment: experiment)
+    kind.begin(session)
+    (aside,) = tmp_path.glob("replaced_*")
+    assert sorted(each.name for each in aside.iterdir()) == STAGES[1:]
+    assert (tmp_path / "stage_1_10pct").is_dir()
+    assert "stage_2_50pct did not begin from stage_1_25pct" in notes.told_lines[0]
+    # What goes on from the stage before it stays.
+    for name, start in ((STAGES[0], None), (STAGES[1], STAGES[0])):
+        warm_start = start and f"{start}/checkpoints/best.pt"
+        write_json(tmp_path / name / "training_metrics.json", {"warm_start": warm_start})
+    (tmp_path / STAGES[2]).mkdir()
+    kind.begin(session)
+    assert all((tmp_path / name).is_dir() for name in STAGES)
 
 
 def test_the_summary_says_that_no_candidate_beat_the_trivial_baseline(tiny, tmp_path):
