@@ -231,8 +231,8 @@ def ranked(experiments: Sequence[Row], metric: Metric) -> list[int]:
     """Return the places of experiments best first by a metric; those that did not complete or have no score come last."""
 
     def cost(place: int) -> tuple[bool, float]:
-        score = _score(experiments[place], metric.name)
-        return experiments[place]["state"] != "completed", metric.cost(score)
+        row = experiments[place]
+        return row["state"] != "completed", metric.cost(number(row["metrics"].get(metric.name)))
 
     return sorted(range(len(experiments)), key=cost)
 
@@ -297,7 +297,8 @@ def _metrics(summary: Mapping[str, Any]) -> tuple[Metric, ...]:
 
 
 def _score(row: Row, metric: str) -> float | None:
-    return number(row["metrics"].get(metric))
+    """Return what an experiment is ranked by; None of one that did not come to its end, whatever it had reached."""
+    return number(row["metrics"].get(metric)) if row["state"] == "completed" else None
 
 
 def _best(experiments: Sequence[Row], metric: Metric) -> float | None:

@@ -85,6 +85,15 @@ def test_the_summary_ranks_by_the_first_metric_with_gain_best_tokeniser_and_erro
     ]
 
 
+def test_what_an_experiment_had_reached_before_it_failed_has_no_place_and_no_star() -> None:
+    ahead = experiment("ahead", 0.4, state="failed", error="RunError: the disk is full")
+    lines = text_of(summary(experiment("low", 0.2), ahead, experiment("high", 0.3))).splitlines()
+    assert [line.split()[:2] for line in lines[4:7]] == [["1", "high"], ["2", "low"], ["–", "ahead"]]
+    assert "* 30.00" in lines[4]
+    assert "*" not in lines[6]
+    assert "40.00" in lines[6]
+
+
 def test_the_summary_has_the_gain_over_the_trivial_baseline() -> None:
     one, other = experiment("low", 0.2), experiment("high", 0.3)
     for each in (one, other):
