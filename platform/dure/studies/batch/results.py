@@ -15,13 +15,13 @@ class Setting(Record):
     runs: tuple[str, ...]
     """Names of its runs, by seed."""
     num_scored: int
-    """Runs that came to their end, and that the means are of."""
+    """Runs that came to their end with a score in the first metric."""
     mean: Mapping[str, float]
-    """Mean of every metric over these runs."""
+    """Mean of every metric over the runs that came to their end with one."""
     baseline: float | None
     """What the trivial predictor has of the first metric; None where there is none."""
     deviation: Mapping[str, float]
-    """Standard deviation of every metric over these runs (n - 1); of less than two there is none."""
+    """Standard deviation of every metric over the same runs (n - 1); of less than two there is none."""
 
 
 class SeedsComparison(Record):

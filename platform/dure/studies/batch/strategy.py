@@ -147,7 +147,7 @@ def settings_of(
             Setting(
                 name=experiment.name,
                 runs=tuple(run.name for run in runs),
-                num_scored=len(done),
+                num_scored=len(values[metrics[0].name]),
                 mean=means,
                 baseline=statistics.fmean(baselines) if baselines else None,
                 deviation=spread,

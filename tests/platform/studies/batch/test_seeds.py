@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,15 @@ def test_nothing_is_best_that_lacks_a_score_or_does_not_beat_the_trivial_baselin
     assert lacking[0].num_scored == 4
     trials = statuses(study, experiments, [*FIRST, *SECOND], baseline=0.9)
     assert best_setting(settings_of(study, experiments, trials, [ACCURACY]), ACCURACY) is None
+
+
+def test_a_run_whose_score_is_no_number_lacks_it_as_one_that_failed_does(tiny, study):
+    experiments = [named(tiny, "a"), named(tiny, "b")]
+    trials = statuses(study, experiments, [*FIRST, *SECOND])
+    trials[0] = replace(trials[0], metrics={"eval_loss": 0.1})
+    settings = settings_of(study, experiments, trials, [ACCURACY])
+    assert settings[0].num_scored == 4
+    assert best_setting(settings, ACCURACY) == "b"
 
 
 def recorded(study, experiments, trials):
