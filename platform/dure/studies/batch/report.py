@@ -12,8 +12,17 @@ import numpy as np
 from dure.errors import counted
 from dure.metrics.metric import BASELINE, Metric, recorded, under
 from dure.metrics.paired import corrected, paired_difference
+from dure.pages.run_facts import experiment_of
 from dure.reporting.columns import Cell, Column, FittedTable, Rows, column
-from dure.reporting.figures import NOTHING, bare_label, gains_of, metric_figure, metric_phrase, number
+from dure.reporting.figures import (
+    NOTHING,
+    bare_label,
+    gains_of,
+    metric_figure,
+    metric_phrase,
+    number,
+    some_names,
+)
 from dure.reporting.marks import Key, Source, sentence
 from dure.reporting.page import Section, Table
 from dure.reporting.summary import experiment_columns, ranked
@@ -51,9 +60,10 @@ class BatchView(View[BatchResults]):
     @classmethod
     def verdict(cls, results: BatchResults, path: Path) -> list[str]:
         """Return who is best, and how sure that is."""
-        metric = results.metric_named(results.metrics[0])
+        metric, folders = results.metric_named(results.metrics[0]), cls.run_folders(results, path)
         if results.settings:
-            return _over_seeds(results, metric)
+            firsts = {each.name: folders[each.runs[0]] for each in results.settings if each.runs}
+            return _over_seeds(results, metric) + _on_other_rows(firsts)
         scores, below = dict[str, float](), []
         for trial in results.experiments:
             score, trivial = (
@@ -63,7 +73,8 @@ class BatchView(View[BatchResults]):
                 scores[trial.name] = score
                 if trivial is not None and not metric.better(score, trivial):
                     below.append(trial.name)
-        return _of_one_seed(cls.run_folders(results, path), metric, scores, below)
+        told = _of_one_seed(folders, metric, scores, below)
+        return told + _on_other_rows({name: folders[name] for name in scores})
 
     def sections(self) -> Sequence[Section]:
         """Return the table of a batch, best first."""
@@ -100,6 +111,26 @@ def _of_one_seed(
     told += [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
     paired = paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
     return told + ([*paired, _ONE_SEED] if paired else [])
+
+
+def _on_other_rows(folders: Mapping[str, Path]) -> list[str]:
+    """Return a sentence on runs whose validation rows differ; nothing where all have the same."""
+    groups: dict[Any, list[str]] = {}
+    for name, folder in folders.items():
+        run = RunFolder(folder)
+        environment, result = run.read_environment(), run.read_result()
+        table = environment.get("data", {}).get("dev")
+        if table is None or result is None:
+            continue
+        rows, data = result.metrics.get("num_dev_rows"), experiment_of(folder).get("data", {})
+        drawn_by = environment.get("seed") if rows == data.get("max_dev_rows") else None
+        groups.setdefault((table, rows, drawn_by), []).append(name)
+    if len(groups) < 2:
+        return []
+    apart = "; ".join(map(some_names, groups.values()))
+    return [
+        f"Not all were validated on the same rows, and scores compare only within each of these: {apart}."
+    ]
 
 
 def _over_seeds(results: BatchResults, metric: Metric) -> list[str]:

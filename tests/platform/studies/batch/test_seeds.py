@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from scipy.stats import ttest_rel
 
+from dure.config.loading import dump_yaml
 from dure.errors import UserError
 from dure.events import TrialStatus
+from dure.files import write_json, write_text
 from dure.metrics.metric import Metric
 from dure.reporting.columns import plain_text
+from dure.runs.folder import RunFolder, RunResult
 from dure.studies.batch.driver import BatchKind
 from dure.studies.batch.plan import BatchStudy, plan_batch
 from dure.studies.batch.report import BatchView
@@ -127,6 +130,34 @@ def test_the_table_shows_means_and_says_what_can_be_told_apart(tiny, study):
     assert "81.40 ± 2.07" in text
     assert "a is better than b" in text
     assert "trivial baseline: 50.00" in text
+
+
+@pytest.mark.parametrize(
+    ("limit", "tables", "seeds", "is_told"),
+    [
+        (None, "xx", (1, 2), False),
+        (None, "xy", (1, 1), True),
+        (6, "xx", (1, 1), False),
+        (6, "xx", (1, 2), True),  # drawn from one table by two seeds
+    ],
+)
+def test_scores_on_other_validation_rows_are_said_not_to_compare(
+    limit, tables, seeds, is_told, tiny, tmp_path
+):
+    alone = BatchStudy(name="two", experiments=("a", "b"), metrics=("eval_accuracy",))
+    experiments = [named(tiny, name).with_({"data.max_dev_rows": limit}) for name in "ab"]
+    trials = []
+    for experiment, table, seed in zip(experiments, tables, seeds, strict=True):
+        folder = RunFolder(tmp_path / experiment.name)
+        metrics = {"eval_accuracy": 0.8, "num_dev_rows": 6}
+        write_text(folder.experiment, dump_yaml(experiment))
+        write_json(folder.environment, {"data": {"train": "t", "dev": table}, "seed": seed})
+        folder.write_result(RunResult(experiment.name, "completed", metrics))
+        trials.append(TrialStatus(experiment.name, "completed", path=folder.path, metrics=metrics))
+    results = recorded(alone, experiments, trials)
+    rows = [each.with_values(path=f"out/{each.name}") for each in results.experiments]
+    told = BatchView.facts_of(results.with_values(experiments=rows), tmp_path)["sentences"]
+    assert ("compare only within each of these: a; b." in told[-1]) == is_told
 
 
 def test_a_batch_goes_on_with_as_many_seeds_or_more(study):
