@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -21,6 +22,7 @@ class UnifiedStudy(OneExperiment):
 
     suffix: ClassVar[str] = "unified"
     words: ClassVar[str] = "unified training"
+    fixed: ClassVar[Mapping[str, str]] = {"sweep_points": "sweep_points", "sweep_epochs": "sweep_epochs"}
 
     kind: Literal["unified"] = "unified"
     """Kind of the study; a file must name it."""
