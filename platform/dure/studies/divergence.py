@@ -58,10 +58,15 @@ class DivergenceGuard(RunListener):
         loss = progress.metrics.get("loss")
         if loss is None:
             return
-        if self._first is None:
+        if not self._first:  # of 0 everything is many times
             self._first = loss
-        self._above = self._above + 1 if loss > EXPLODED * self._first else 0
+        # Of a loss below 0 it is as far above it.
+        bound = self._first + (EXPLODED - 1) * abs(self._first)
+        self._above = self._above + 1 if loss > bound else 0
         if self._above >= _IN_A_ROW:
-            raise DivergedError(
-                f"loss {loss:.3g} at step {progress.step}, {loss / self._first:.1f} times the first"
+            times = (
+                f"{loss / self._first:.1f} times the first"
+                if self._first > 0
+                else f"and {self._first:.3g} at first"
             )
+            raise DivergedError(f"loss {loss:.3g} at step {progress.step}, {times}")

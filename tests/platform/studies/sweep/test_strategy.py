@@ -163,6 +163,12 @@ def test_the_guard_ends_what_explodes_and_lets_a_hard_batch_pass():
         guard.progressed(progress(loss))
     with pytest.raises(DivergedError, match=r"4\.5 times"):
         guard.progressed(progress(9.0))
+    guard = DivergenceGuard()
+    for loss in (0.0, -2.0, -1.0, 0.5, -3.0, 1.9):  # as likelihoods of densities are
+        guard.progressed(progress(loss))
+    guard.progressed(progress(2.1))
+    with pytest.raises(DivergedError, match=r"loss 2\.1 at step 1, and -2 at first"):
+        guard.progressed(progress(2.1))
     for bad in (float("nan"), float("inf")):
         with pytest.raises(DivergedError):
             DivergenceGuard().progressed(progress(bad))
