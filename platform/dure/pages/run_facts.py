@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dure.config.tree import plain, read_yaml
+from dure.data.cells import LONGEST_CELL
 from dure.errors import counted, shell_word
 from dure.events import Notice, RunStart
 from dure.events.stream import read_events
-from dure.files import hash_of
+from dure.files import MAX_RECORD_BYTES, hash_of
 from dure.metrics.intervals import share_interval
 from dure.metrics.metric import BASELINE, TEST, Metric, recorded, under
 from dure.reporting.figures import (
@@ -187,8 +188,10 @@ def _examples(runs: Mapping[str, Path]) -> dict[str, Any] | None:
     """Return which rows of which run's predictions are shown: up to half of them wrong, where that can be said."""
     for name, path in runs.items():
         file = RunFolder(path).predictions
-        if not file.is_file():
+        # A page reads its rows from the file, whole.
+        if not file.is_file() or file.stat().st_size > MAX_RECORD_BYTES:
             continue
+        csv.field_size_limit(LONGEST_CELL)
         with file.open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
             columns = list(reader.fieldnames or ())

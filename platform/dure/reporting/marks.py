@@ -17,6 +17,7 @@ from typing import Any, get_args
 from markupsafe import Markup, escape
 
 from dure.config.tree import plain, read_yaml
+from dure.data.cells import LONGEST_CELL
 from dure.errors import UserError
 from dure.files import MAX_RECORD_BYTES, in_bytes, read_json, read_json_lines
 from dure.metrics.metric import Metric, Unit, undeclared
@@ -232,6 +233,7 @@ def read_record(path: Path) -> Any:
         case ".csv":
             if path.stat().st_size > MAX_RECORD_BYTES:
                 raise UserError(f"this is larger than {in_bytes(MAX_RECORD_BYTES)}", where=str(path))
+            csv.field_size_limit(LONGEST_CELL)
             with path.open(encoding="utf-8", newline="") as file:
                 return list(csv.DictReader(file))
         case _:

@@ -13,7 +13,9 @@ import pytest
 
 import dure
 from dure.errors import UserError
+from dure.pages import run_facts
 from dure.pages.run_page import leave_run_report
+from dure.reporting import marks
 from dure.reporting.columns import plain_text
 from dure.reporting.verifying import verification_text
 from dure.studies.batch.driver import BatchKind
@@ -415,6 +417,23 @@ def test_a_study_of_a_hundred_trials_is_small_and_true(tmp_path):
     leave_study_report(tmp_path / "s")
     assert (tmp_path / "s" / "report.html").stat().st_size < 1_000_000
     assert dure.verify_report(tmp_path / "s" / "report.html").is_true
+
+
+def test_a_huge_cell_and_a_huge_table_of_predictions_leave_a_page(tmp_path, monkeypatch):
+    csv.field_size_limit(131_072)  # as Python has it
+    left_run(tmp_path, "run")
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        header, first, *others = csv.reader(file)
+    first[header.index("text")] = "길" * 200_000
+    with (tmp_path / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, first, *others])
+    leave_run_report(tmp_path)
+    assert "Examples" in page_of(tmp_path)
+    assert dure.verify_report(tmp_path / "report.html").is_true
+    for module in (marks, run_facts):
+        monkeypatch.setattr(module, "MAX_RECORD_BYTES", 1000)
+    leave_run_report(tmp_path)
+    assert "Examples" not in page_of(tmp_path)
 
 
 def test_no_file_of_others_is_replaced_and_mistakes_are_named(tmp_path):
