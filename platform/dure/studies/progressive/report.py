@@ -57,10 +57,13 @@ def verdict_lines(results: ProgressiveResults) -> list[str]:
 
 
 def gains_of(results: ProgressiveResults) -> list[float | None]:
-    """Return by how much the score of every stage differs from that of the one before."""
+    """Return by how much the score of every stage is better than that of the one before; negative where it is worse."""
+    metric = results.metric_named(results.metric)
     scores = [number(stage.score) for stage in results.stages]
     pairs = zip(scores, [None, *scores], strict=False)
-    return [None if score is None or before is None else score - before for score, before in pairs]
+    return [
+        None if score is None or before is None else metric.gain(score, before) for score, before in pairs
+    ]
 
 
 def sums_of(results: ProgressiveResults) -> list[dict[str, float | None]]:

@@ -99,7 +99,7 @@ def test_a_loss_ranks_upwards_and_stands_in_one_column():
     text = text_of(data)
 
     assert text.count("eval loss") == 3, "two tables and the baseline"
-    assert "-0.5000" in text
+    assert "+0.5000" in text, "a loss that falls gains, as --min-gain counts it"
     assert text.index("rate_0.1  ") < text.index("rate_0.2  ")
     assert "best_model.pt (stage 2)" in text
     assert "more data no longer pays" in text
