@@ -111,6 +111,12 @@ class WritesTexts(Family):
         if self.validates == "text":
             self._rouge_tokenizer().tokenize("가")
 
+    def measured_by(self, metric: str) -> str:
+        """Return how ROUGE cuts texts."""
+        if metric.startswith("eval_rouge"):
+            return f"ROUGE by task.rouge_tokenizer={self.options.rouge_tokenizer}"
+        return super().measured_by(metric)
+
     def metric_notes(self) -> dict[str, str | float]:
         """Return the tokeniser of ROUGE and its version."""
         if self.validates == "loss":

@@ -54,6 +54,10 @@ class Causal(WritesTexts):
         """What validation computes beside the loss, as the experiment says."""
         return self.options.validates
 
+    def measured_by(self, metric: str) -> str:
+        """Return that perplexity is of the same tokens as the loss."""
+        return super().measured_by("eval_loss" if metric == _PERPLEXITY.name else metric)
+
     def recognised(self) -> Mapping[str, str]:
         """Return the layout of rows, where the training table decided it."""
         is_own = self.options.rows == "auto" and self.experiment.data.train != SAMPLE

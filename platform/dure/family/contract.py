@@ -134,6 +134,13 @@ class Family(ABC):
         tokens = f" by tokens of {self.experiment.model.checkpoint}" if self.predicts == "text" else ""
         return f"{self.experiment.family}{tokens}"
 
+    def measured_by(self, metric: str) -> str:
+        """Return what a metric depends on beside model and rows: of different things, the better figure says nothing.
+
+        It is a property of the experiment, such as the tokens of a loss; nothing where the name says it all.
+        """
+        return self.loss_kind if metric.startswith("eval_loss") else ""
+
     @property
     def targets(self) -> Sequence[Target]:
         """What the experiment is to reach, each with the direction of its metric.

@@ -15,7 +15,12 @@ from dure.family import load_family
 from dure.metrics.metric import Metric
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.strategy import Batch, column_metrics
+from dure.studies.comparable import compares
+from dure.studies.crossval.plan import CrossvalStudy
+from dure.studies.progressive.driver import ProgressiveKind
+from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.sweep.plan import SweepMetric, SweepStudy, judged_by, looked_for
+from dure.studies.sweep.strategy import Sweep
 
 
 def _red_heart(*overrides: str) -> Experiment:
@@ -119,8 +124,59 @@ def test_losses_of_other_tokens_or_objectives_have_no_best():
         first = load_family(experiments[0]).best_metric.name
         study = BatchStudy(name="b", experiments=("x", "y"), metrics=(first, "eval_loss"))
         assert column_metrics(study, experiments)[1].direction == direction
-    loss_first = BatchStudy(name="b", experiments=("x", "y"), metrics=("eval_loss",))
-    assert column_metrics(loss_first, [t5, kobart])[0].direction == "min"  # who asks for it knows what it is
+        by_loss = BatchStudy(name="b", experiments=("x", "y"), metrics=("eval_loss",))
+        if direction is None:
+            with pytest.raises(UserError, match="'eval_loss' does not say which of these is better"):
+                column_metrics(by_loss, experiments)
+        else:
+            assert column_metrics(by_loss, experiments)[0].direction == direction
+    qwen, gemma = causal, load_experiment("causal_gemma")
+    for metric in ("eval_loss", "eval_perplexity"):
+        assert not compares(metric, [load_family(each) for each in (qwen, gemma)])
+    assert compares("eval_rouge1", [load_family(each) for each in (qwen, gemma)])
+    words = kobart.with_({"task.rouge_tokenizer": "whitespace"})
+    with pytest.raises(UserError, match=r"eval_rouge1.*tokenizer=morpheme.*tokenizer=whitespace"):
+        column_metrics(BatchStudy(name="b", experiments=("x", "y")), [kobart, words])
+
+
+def test_a_batch_that_names_no_metric_is_ranked_by_one_that_all_measure_alike():
+    pairs = load_experiment("preference_qwen", ["training.best_metric=eval_loss"])
+    two = BatchStudy(name="b", experiments=("x", "y"))
+    stricter = pairs.with_({"task.beta": 0.5, "experiment.name": "stricter"})
+    assert two.resolved([pairs, stricter]).metrics[0] == "eval_reward_accuracy"
+    assert two.resolved([pairs, pairs.with_({"experiment.name": "again"})]).metrics[0] == "eval_loss"
+
+
+def test_nothing_is_ranked_by_losses_of_other_kinds():
+    pairs = load_experiment("preference_qwen", ["training.best_metric=eval_loss", "data.train=a.csv"])
+    stricter = pairs.with_({"task.beta": 0.5, "experiment.name": "stricter"})
+    said = r"'eval_loss' does not say.*beta 0\.1.*beta 0\.5"
+    with pytest.raises(UserError, match=said):
+        CrossvalStudy(experiments=("x", "y")).resolved([pairs, stricter])
+    betas = ProgressiveStudy(
+        name="p", experiment="x", candidates=({"task.beta": 0.1}, {"task.beta": 0.5}), on_baseline="warn"
+    )
+    with pytest.raises(UserError, match=said):
+        ProgressiveKind(betas, [pairs], lambda experiment: experiment).checked()
+    metrics = tuple({"training.best_metric": name} for name in ("eval_loss", "eval_reward_accuracy"))
+    with pytest.raises(UserError, match="ranked by one metric"):
+        ProgressiveKind(
+            betas.with_values(candidates=metrics), [pairs], lambda experiment: experiment
+        ).checked()
+
+
+def test_a_sweep_whose_points_change_the_kind_of_the_loss_is_not_decided_by_it(tmp_path):
+    pairs = load_experiment("preference_qwen")
+    space = {"parameters": {"task.beta": {"type": "uniform", "low": 0.1, "high": 0.5}}}
+    for metric, is_refused in (("eval_loss", True), ("eval_reward_accuracy", False)):
+        study = SweepStudy.model_validate(
+            {"name": "s", "experiment": "x", "space": space, "metrics": [metric]}
+        ).resolved([pairs])
+        if is_refused:
+            with pytest.raises(UserError, match=r"'eval_loss' does not say.*beta 0\.1.*beta 0\.5"):
+                Sweep(study, pairs, tmp_path)
+        else:
+            Sweep(study, pairs, tmp_path)
 
 
 def planned(experiment: Experiment, *metrics: str) -> tuple[SweepMetric, ...]:

@@ -14,6 +14,7 @@ from dure.errors import UserError, nearest
 from dure.studies.plan import SeveralExperiments
 
 if TYPE_CHECKING:
+    from dure.family import Family
     from dure.studies.kind import Kind
 
 
@@ -81,7 +82,9 @@ class BatchStudy(SeveralExperiments):
             return study
         best = [family.best_metric.name for family in families]
         others = [name for family in families for name in choosable(family.metrics) if name != "eval_loss"]
-        return study.with_values(metrics=tuple(dict.fromkeys((*best, *others, "eval_loss"))))
+        names = dict.fromkeys((*best, *others, "eval_loss"))
+        first = next((name for name in names if _can_rank(name, families)), best[0])
+        return study.with_values(metrics=(first, *(name for name in names if name != first)))
 
     def chosen(self, wanted: str | None) -> BatchStudy:
         """Return the batch with those experiments only that ``--only`` asks for; all when not given.
@@ -99,6 +102,13 @@ class BatchStudy(SeveralExperiments):
         from dure.studies.batch.driver import BatchKind
 
         return BatchKind
+
+
+def _can_rank(name: str, families: Sequence[Family]) -> bool:
+    from dure.studies.comparable import compares
+
+    directions = {metric.direction for each in families if (metric := each.metric(name)) is not None}
+    return directions <= {"min", "max"} and compares(name, families)
 
 
 def plan_batch(

@@ -18,6 +18,7 @@ from dure.metrics.paired import Floats, PairedDifference, corrected, paired_diff
 from dure.reporting.verdicts import difference_sentence
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import SeedsComparison, Setting
+from dure.studies.comparable import compares, require_comparable
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.training.arguments import total_steps
 
@@ -73,12 +74,12 @@ class Batch(Strategy[BatchStudy]):
 def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tuple[Metric, ...]:
     """Return the metrics of the table's columns, as the families of the experiments declare them.
 
-    A column that no family has stays empty; but the first one ranks. A loss beside it says which is better only where
-    it is the same kind of loss in all experiments.
+    A column that no family has stays empty; but the first one ranks. A column beside it says which is better only where
+    all experiments measure it alike, such as a loss by the same tokens.
 
     Raises:
-        UserError: No family has the first metric, it says nothing about quality, or two families mean different
-            things by one name.
+        UserError: No family has the first metric, it says nothing about quality, the experiments do not measure it
+            alike, or two families mean different things by one name.
     """
     from dure.family import load_family
 
@@ -94,11 +95,9 @@ def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tupl
                 hint="compare these experiments in studies of their own",
             )
         found.append(next(iter(declared), undeclared(name)))
-    if len({family.loss_kind for family in families}) > 1:
-        # Losses of other tokens, or of another objective, are shown, but none of them is the best.
-        found[1:] = [
-            replace(each, direction=None) if each.name == "eval_loss" else each for each in found[1:]
-        ]
+    require_comparable(found[0].name, families, where=f"study {study.name}: metrics")
+    # Losses of other tokens, or of another objective, are shown, but none of them is the best.
+    found = [each if compares(each.name, families) else replace(each, direction=None) for each in found]
     if found[0].direction is None:
         names = dict.fromkeys(
             name

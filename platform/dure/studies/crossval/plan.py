@@ -39,12 +39,20 @@ class CrossvalStudy(SeveralExperiments):
         """Return the cross-validation with its seed.
 
         Raises:
-            UserError: The experiments do not share their rows, or two have one name.
+            UserError: The experiments do not share their rows, or do not measure alike what compares them; or two have
+                one name.
         """
+        from dure.family import load_family
+        from dure.studies.comparable import require_comparable
+
         first = experiments[0]
         study = super().resolved(experiments)
         for each in experiments[1:]:
             _check_shared_rows(each, first)
+        metric = first.training.best_metric
+        require_comparable(
+            metric, [load_family(each) for each in experiments], where=f"training.best_metric={metric}"
+        )
         return study if "seed" in study.model_fields_set else study.with_values(seed=first.experiment.seed)
 
     def num_trainings(self, experiment: Experiment) -> tuple[float, float]:

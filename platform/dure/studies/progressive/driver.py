@@ -50,6 +50,24 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         """Return the experiment of every candidate."""
         return [self.shape(each) for each in candidate_experiments(self.study, self.experiments[0])]
 
+    def checked(self) -> Sequence[Experiment]:
+        """Return the candidates, after a look at what ranks them."""
+        from dure.family import load_family
+        from dure.studies.comparable import require_comparable
+
+        candidates = self.read()
+        metrics = dict.fromkeys(each.training.best_metric for each in candidates)
+        if len(metrics) > 1:
+            raise UserError(
+                f"candidates would be ranked by one metric, and choose their checkpoints by {', '.join(metrics)}",
+                where="--candidates training.best_metric",
+                expected="one training.best_metric for all",
+            )
+        for metric in metrics:
+            families = [load_family(each) for each in candidates]
+            require_comparable(metric, families, where=f"training.best_metric={metric}")
+        return candidates
+
     def files(self, path: Path | None) -> Sequence[Files]:
         """Return a run of every candidate, and the weights of every epoch of every stage."""
         epochs = self.study.epochs_per_stage * len(self.study.ratios)

@@ -22,6 +22,7 @@ from dure.metrics.metric import definitions
 from dure.reporting.figures import number
 from dure.runs import checkpoints
 from dure.runs.folder import RunFolder, RunResult
+from dure.studies.comparable import require_comparable
 from dure.studies.divergence import DivergenceGuard
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
@@ -211,13 +212,17 @@ class Sweep(Strategy[SweepStudy]):
         """Try the ends of every range and every choice, so that what cannot be is known before Ray starts."""
         space = self.study.space
         first: dict[str, Any] = {}
+        tried = []
         for key in space.ordered():
             if space.is_active(key, first):
                 first[key] = spaced(space.parameters[key], 2)[0]
         for key, parameter in space.parameters.items():
             for value in spaced(parameter, 2):
                 point = {**first, key: value}
-                self.experiment({k: v for k, v in point.items() if space.is_active(k, point)} | {key: value})
+                values = {k: v for k, v in point.items() if space.is_active(k, point)} | {key: value}
+                tried.append(load_family(self.experiment(values)))
+        for metric in self.metrics:
+            require_comparable(metric.name, tried, where=f"--metric {metric.name}")
 
     def _stopper(self) -> EarlyStopper | None:
         if self.study.scheduler == "none":
