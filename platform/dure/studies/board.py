@@ -94,6 +94,8 @@ class Board(tune.Callback):  # type: ignore[misc]
         self._heard: set[str] = set()
         self.shared = shared = shared_folder(profile, path)
         self.mirror = None if shared is None else StudyMirror(shared, path, self._running, self.notify)
+        if self.mirror is not None:
+            strategy.mirrored(self.mirror.pull)
         for plan in self.plans.values():
             fresh = TrialStatus(name=plan.name, state="pending", path=plan.path_in(path))
             status = self._from_folder(fresh)

@@ -35,8 +35,8 @@ class TrialPlan:
 class Strategy(ABC, Generic[Plan]):
     """What a study is, apart from how it is run; the adapter does the running.
 
-    The adapter calls :meth:`trials` once before anything starts, :meth:`pending` once with what is left,
-    :meth:`tune_settings` and :meth:`listeners` once when Ray runs, :meth:`ended` after every trial and at the start
+    The adapter calls :meth:`trials` and :meth:`mirrored` once before anything starts, :meth:`pending` once with what is
+    left, :meth:`tune_settings` and :meth:`listeners` once when Ray runs, :meth:`ended` after every trial and at the start
     of what goes on, and :meth:`summary` whenever the summary is written: after every trial and at the end.
 
     A trial is known by ``config["trial"]``, its name. What it runs is the plan's experiment, or, for a trial
@@ -87,6 +87,12 @@ class Strategy(ABC, Generic[Plan]):
             concurrent_trials: How many trials fit side by side.
         """
         return {"max_concurrent_trials": concurrent_trials}
+
+    def mirrored(self, bring: Callable[[Path], None]) -> None:
+        """Take what brings the folder of a trial from another machine, where folders are mirrored.
+
+        Needed by what Tune calls before the board; all else finds what trials left.
+        """
 
     def listeners(self) -> tuple[RunListener, ...]:
         """Return listeners that travel with every trial and are called before all others."""

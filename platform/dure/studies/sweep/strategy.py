@@ -68,6 +68,7 @@ class Sweep(Strategy[SweepStudy]):
         self._shape = shape
         self._trained: dict[str, dict[str, Any]] = {}
         self._cleared: set[str] = set()
+        self._bring: Callable[[Path], None] = lambda folder: None
         family = load_family(experiment)
         self.metrics = tuple(looked_for(each, family, "metrics:") for each in study.metrics)
         self.keeps_dev_losses = self.metrics[0].name == "eval_loss"
@@ -115,6 +116,10 @@ class Sweep(Strategy[SweepStudy]):
             "num_samples": max(1, self.search.num_points),
             "max_concurrent_trials": concurrent_trials,
         }
+
+    def mirrored(self, bring: Callable[[Path], None]) -> None:
+        """Keep what brings the result of a trial that the search is to be told of."""
+        self._bring = bring
 
     def listeners(self) -> tuple[RunListener, ...]:
         """Return the guard that ends diverged trials."""
@@ -183,7 +188,11 @@ class Sweep(Strategy[SweepStudy]):
         }
 
     def _ended(self, name: str) -> RunResult | None:
-        result = RunFolder(self.path / name).read_result()
+        folder = RunFolder(self.path / name)
+        result = folder.read_result()
+        if result is None:  # Tune asks the search before the board
+            self._bring(folder.path)
+            result = folder.read_result()
         if result is None:
             return None
         is_whole = result.state == "completed"

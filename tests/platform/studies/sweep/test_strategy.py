@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import optuna
 import pytest
 
 from dure.config import load_experiment, rehearsal_of
+from dure.config.storage import StorageConfig
 from dure.errors import UserError
 from dure.events import RunProgress, StudyListener
 from dure.files import read_json_lines, write_text
 from dure.reporting.columns import plain_text
-from dure.runs.folder import RunFolder
+from dure.runs.folder import RunFolder, RunResult
+from dure.studies.board import Board
 from dure.studies.divergence import DivergedError, DivergenceGuard
 from dure.studies.kind import Session
 from dure.studies.life_cycle import run_experiments
@@ -126,6 +129,31 @@ def test_what_cannot_be_is_said_before_anything_starts(tiny, tmp_path):
     seeds.write_text("parameters:\n  experiment.seed: {type: int, low: 1, high: 9}\n", encoding="utf-8")
     with pytest.raises(UserError, match="all trials share"):
         plan_sweep("tiny", space=str(seeds))
+
+
+@pytest.mark.parametrize("state", ["completed", "diverged", "failed"])
+def test_a_search_is_told_how_a_trial_on_another_machine_ended(state, tiny, cpu, tmp_path):
+    experiment = tiny("t5", "lora", best_metric="eval_loss")
+    study = plan_sweep("tiny", num_trials=1).named([experiment]).resolved([experiment])
+    strategy = Sweep(study, experiment, tmp_path)
+    strategy.search.suggest("tunes")
+    left = RunResult("trial_000", state, {"eval_loss": 0.5} if state == "completed" else {})
+    strategy.mirrored(lambda folder: RunFolder(folder).write_result(left))
+    strategy.search.on_trial_complete("tunes", {"eval_loss": 0.6, "samples": 8})
+    assert strategy.search.failure is None
+    told = strategy.search.trials()["trial_000"]
+    expected = {"completed": ("COMPLETE", 0.5), "diverged": ("COMPLETE", math.inf), "failed": ("FAIL", None)}
+    assert (told.state.name, told.value) == expected[state]
+
+
+def test_a_strategy_gets_what_brings_folders_from_other_machines(tiny, cpu, tmp_path):
+    experiment, taken = tiny("t5", "lora"), []
+    strategy = Sweep(plan_sweep("tiny").named([experiment]).resolved([experiment]), experiment, tmp_path)
+    strategy.mirrored = taken.append
+    stored = cpu.model_copy(update={"storage": StorageConfig(url=(tmp_path / "far").as_uri())})
+    board = Board(strategy, stored, tmp_path, StudyListener())
+    assert board.mirror is not None
+    assert taken == [board.mirror.pull]
 
 
 def test_a_search_that_is_not_found_does_not_begin_again_among_its_trials(tiny, cpu, tmp_path):
