@@ -47,8 +47,11 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         super().__init__(study, experiments, shape)
 
     def read(self) -> Sequence[Experiment]:
-        """Return the experiment of every candidate."""
-        return [self.shape(each) for each in candidate_experiments(self.study, self.experiments[0])]
+        """Return the experiment of every candidate, whose stages end with an epoch and not with a step."""
+        return [
+            self.shape(each).with_({"training.max_steps": None})
+            for each in candidate_experiments(self.study, self.experiments[0])
+        ]
 
     def checked(self) -> Sequence[Experiment]:
         """Return the candidates, after a look at what ranks them."""

@@ -18,6 +18,7 @@ from dure.studies.progressive.driver import PLOT, ProgressiveKind
 from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.strategy import Progressive
 from dure.studies.study import read_results, stored_study
+from dure.training.arguments import total_steps
 
 LR = "training.learning_rate"
 RESULTS, SUMMARY = ProgressiveKind.results_file, str(ProgressiveKind.text_file)
@@ -199,6 +200,15 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
         [line] = [line for line in notes.told_lines if f"stage {number} of 4" in line]
         for said in ("peak memory", "CPU", "0 MiB of tensors not released"):
             assert said in line
+
+
+def test_a_forecast_of_stages_is_of_epochs_also_where_the_experiment_ends_after_some_steps(tiny):
+    study = ProgressiveStudy(name="one", experiment="bert", ratios=RATIOS)
+    experiment = tiny("bert", "full", max_steps=2)
+    kind = ProgressiveKind(study, [experiment], lambda experiment: experiment)
+    training = experiment.training
+    steps = training.epochs * 640 // training.effective_batch_size
+    assert [total_steps(each, 640) for each in kind.read()] == [steps]
 
 
 def test_a_stage_that_began_from_another_than_the_schedule_has_is_trained_again(tiny, cpu, tmp_path):
