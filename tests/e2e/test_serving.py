@@ -90,7 +90,7 @@ def test_it_predicts_as_predict_does_and_ends_in_order_with_all_that_it_started(
 def test_a_broken_model_is_told_by_its_replica(trained, tmp_path):
     copy = shutil.copytree(trained[1], tmp_path / "copy")
     (copy / "final_model" / "model.safetensors").unlink()
-    error = Replica([str(copy)], load_profile("cpu"), 8, False, str(tmp_path)).loaded()
+    _, error = Replica([str(copy)], load_profile("cpu"), 8, False, str(tmp_path)).loaded()
     assert error.exit_code == 2
     assert "model.safetensors is missing" in str(error)
 

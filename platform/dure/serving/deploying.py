@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.config.schema import Profile
-from dure.errors import DureError, RunError, UserError, said
+from dure.errors import RunError, UserError, said
 from dure.runtime.cluster import Cluster
 from dure.runtime.placement import amounts, room_for, worker_resources
 from dure.serving.predictor import Answer, Replica, Row
@@ -20,6 +20,8 @@ from dure.serving.predictor import Answer, Replica, Row
 _DEPLOYMENT = "model"
 _CONTROLLER = "SERVE_CONTROLLER_ACTOR"
 _NAMESPACE = "serve"
+_MOST_ASKED = 20
+"""So often each replica is asked on average: one is missed once in e²⁰, which is 500 million, starts."""
 _SECONDS_BETWEEN_LOOKS = 2.0
 """How often Ray Serve looks whether a replica is well."""
 
@@ -93,15 +95,29 @@ def deployed(
             handle = serve.run(bound, name=name, route_prefix=None)
         except RuntimeError as error:
             raise RunError(f"the replicas do not start: {said(error, 400)}") from error
-        lacking: DureError | None = handle.loaded.remote().result()
-        if lacking is not None:
-            raise lacking
+        require_loaded(handle, count)
         yield Models(name, handle, count)
     finally:
         with contextlib.suppress(Exception):  # of a cluster that is gone nothing is left to end
             serve.delete(name)
             if not was_there:
                 serve.shutdown()
+
+
+def require_loaded(handle: Any, count: int) -> None:
+    """Check that all replicas have their models; Ray Serve draws the one that answers, so that they are asked often.
+
+    Raises:
+        DureError: What the first of them that has not lacks, such as a folder that its node does not see.
+    """
+    answered: set[str] = set()
+    for _ in range(_MOST_ASKED * count):
+        replica, lacking = handle.loaded.remote().result()
+        if lacking is not None:
+            raise lacking
+        answered.add(replica)
+        if len(answered) == count:
+            return
 
 
 def _resources(profile: Profile, count: int, cluster: Cluster) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -149,6 +150,7 @@ class Replica:
         self, runs: Sequence[str], profile: Profile, batch_size: int, trust_code: bool, folder: str
     ) -> None:
         self._error: DureError | None = None
+        self._id = uuid.uuid4().hex
         if Path(folder).is_dir():
             os.chdir(folder)
         try:
@@ -157,9 +159,9 @@ class Replica:
         except DureError as error:
             self._error = error
 
-    def loaded(self) -> DureError | None:
-        """Return why the models could not be loaded, or None when they are."""
-        return self._error
+    def loaded(self) -> tuple[str, DureError | None]:
+        """Return what tells this replica from the others, and why the models could not be loaded, or None when they are."""
+        return self._id, self._error
 
     def predict(self, requests: Sequence[Sequence[Row]]) -> list[Answer | UserError]:
         """Predict the rows of several requests in one batch.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import shutil
 import socket
 import time
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -22,6 +24,7 @@ from dure.family.run_weights import weights_at
 from dure.files import parse_json
 from dure.serving.asked import MOST_TEXTS, Inputs
 from dure.serving.batcher import Batcher
+from dure.serving.deploying import require_loaded
 from dure.serving.figures import Figures
 from dure.serving.openapi import STATUSES, Served, Serving
 from dure.serving.predictor import Answer, Predictor
@@ -392,3 +395,22 @@ def test_small_answers_are_sent_at_once():
 
     with bound(0) as listening:
         assert asyncio.run(accepted(listening))
+
+
+class Drawn:
+    """A handle of replicas, of which every call gets one by chance; those that are named lack their model."""
+
+    def __init__(self, count, *lacking):
+        self.count, self.lacking, self.drawn = count, lacking, random.Random(0)
+        self.loaded = SimpleNamespace(remote=lambda: SimpleNamespace(result=self.answer))
+
+    def answer(self):
+        number = self.drawn.randrange(self.count)
+        return str(number), UserError("there is no such folder") if number in self.lacking else None
+
+
+def test_a_replica_on_a_node_without_the_folder_is_found_before_anything_is_served():
+    require_loaded(Drawn(4), 4)
+    for lacking in range(4):
+        with pytest.raises(UserError, match="no such folder"):
+            require_loaded(Drawn(4, lacking), 4)
