@@ -111,21 +111,32 @@ def keep(path: str) -> None:
 def _watch(
     records: Records, head: subprocess.Popen[bytes], server: JobServer, told_to_end: Sequence[int]
 ) -> None:
-    """Keep the records of the jobs true until none is left, or the cluster died."""
-    busy = time.monotonic()
+    """Keep the records of the jobs true until none is left, or the cluster died.
+
+    A dashboard that does not answer on a busy machine, or a full disk, is told once and ends no job.
+    """
+    busy, told = time.monotonic(), ""
     while head.poll() is None:
-        running = _record(records, server)
-        if told_to_end:
-            for name in running:
-                stop(server, name)
-        if running:
-            busy = time.monotonic()
-        elif told_to_end or time.monotonic() - busy > _SECONDS_IDLE:
-            # Whoever starts a job holds the lock until the cluster has it.
-            with records.locked():
-                if not _record(records, server):
-                    records.keeper_file.unlink(missing_ok=True)
-                    return
+        try:
+            running = _record(records, server)
+            if told_to_end:
+                for name in running:
+                    stop(server, name)
+            if running:
+                busy = time.monotonic()
+            elif told_to_end or time.monotonic() - busy > _SECONDS_IDLE:
+                # Whoever starts a job holds the lock until the cluster has it.
+                with records.locked():
+                    if not _record(records, server):
+                        records.keeper_file.unlink(missing_ok=True)
+                        return
+        except (DureError, OSError) as error:
+            if told_to_end:
+                return
+            if str(error) != told:
+                told = str(error)
+                with contextlib.suppress(OSError):
+                    print(told, flush=True)
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     raise RunError(f"Ray ended by itself with code {head.returncode}")
 

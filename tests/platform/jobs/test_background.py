@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,12 +13,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dure.errors import UserError
 from dure.jobs import background_environment as environment
-from dure.jobs import background_records
+from dure.jobs import background_records, keeper
 from dure.jobs.background_records import ClusterKeeper, Records, records
 from dure.jobs.jobs import Job
 from dure.jobs.keeper import clear_up
@@ -189,6 +191,33 @@ def test_the_record_of_a_job_that_runs_stays_however_many_come_after_it(kept, mo
         kept.write(job(number, "succeeded"))
     assert [each.id for each in kept.jobs()] == [job(number).id for number in (0, 3, 4, 5)]
     assert kept.environment(long.id).is_file()
+
+
+def test_the_keeper_ends_no_job_for_a_dashboard_that_is_busy_or_a_full_disk(kept, monkeypatch, capsys):
+    answers = [
+        UserError("no answer in time"),
+        UserError("no answer in time"),
+        [job()],
+        OSError(errno.ENOSPC, "No space left on device"),
+        [job(state="succeeded")],
+        [job(state="succeeded")],
+    ]
+
+    def looked(server):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(keeper, "jobs", looked)
+    monkeypatch.setattr(keeper, "_SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(keeper, "_SECONDS_IDLE", -1)
+    keeper._watch(kept, SimpleNamespace(poll=lambda: None), None, [])
+    assert answers == []
+    assert capsys.readouterr().out.count("no answer in time") == 1
+    assert [each.state for each in kept.jobs()] == ["succeeded"]
+    answers[:] = [UserError("no answer in time")]
+    keeper._watch(kept, SimpleNamespace(poll=lambda: None), None, [15])
 
 
 def test_old_records_go_with_their_logs(kept, monkeypatch):
