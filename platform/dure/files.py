@@ -166,7 +166,7 @@ def process_exists(pid: int) -> bool:
     try:
         with contextlib.suppress(PermissionError):
             os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # it is more than a number can be
         return False
     return True
 

@@ -75,9 +75,11 @@ class Holder:
 
     @property
     def is_me(self) -> bool:
-        """Whether it is this process, whatever its machine is called by now: another network may name it anew."""
-        is_same = (self.space, self.pid) == (process_space(), os.getpid())
-        return is_same and self.born == born(self.pid)
+        """Whether it is this process, by a token that only it knows.
+
+        What the machine is called, and on a Mac when a process began, change with its network and its clock.
+        """
+        return self.pid == os.getpid() and self.token in _tokens
 
     @property
     def is_suspended(self) -> bool:
@@ -171,6 +173,7 @@ class _Lease:
         path.mkdir(parents=True, exist_ok=True)
         self.file = path / LOCK
         self.me = _myself(path)
+        _tokens.add(self.me.token)
         self.owner = threading.get_ident()
         with _alone(path):
             self._take()
@@ -251,6 +254,8 @@ class _Lease:
 
 
 _leases: dict[Path, _Lease] = {}
+_tokens: set[str] = set()
+"""Tokens of the locks of this process, and of the one that it was forked from."""
 _entering = threading.Lock()
 
 
@@ -291,7 +296,7 @@ def _is_alive(holder: Holder, file: Path) -> bool:
 def _is_anothers(pid: int) -> bool:
     """Return whether a process is there that is another user's."""
     try:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, OverflowError):
             os.kill(pid, 0)
     except PermissionError:
         return True

@@ -231,9 +231,10 @@ def test_a_folder_whose_path_is_no_text_is_named_and_left_alone(tmp_path):
     assert list(folder.iterdir()) == []
 
 
-def test_a_process_knows_what_it_holds_when_its_machine_gets_another_name(tmp_path, monkeypatch):
+def test_a_process_knows_what_it_holds_when_its_machine_gets_another_name_or_time(tmp_path, monkeypatch):
     with held(tmp_path):
         monkeypatch.setattr(lock.socket, "gethostname", lambda: "elsewhere.fritz.box")
+        monkeypatch.setattr(lock, "born", lambda pid: 4711.0)
         with held(tmp_path / "candidate_1"):
             require_free(tmp_path)
     assert not (tmp_path / LOCK).exists()
