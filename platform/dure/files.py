@@ -112,15 +112,12 @@ def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write a file or folder to, then rename it into place.
 
     A file is on the disk itself before it gets its name, so that not even a power cut leaves an empty one there.
-    An existing folder at ``path``, or the one that a link there leads to, is replaced; when the body raises, or the new
-    one cannot have its name, ``path`` is left as it was. What a process that is no more left of writing ``path`` goes
-    first.
+    An existing folder at ``path`` is replaced, but none that a link leads to; when the body raises, or the new one
+    cannot have its name, ``path`` is left as it was. What a process that is no more left of writing ``path`` goes first.
 
     Raises:
         OSError: It cannot be written; told with ``path``.
     """
-    if path.is_symlink() and path.is_dir():
-        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_by_dead(path)
     beside = _beside(path, "part")
@@ -128,7 +125,7 @@ def written_beside(path: Path) -> Iterator[Path]:
         with failures_named(path, beside):
             yield beside
         give_usual_permissions(beside)
-        if path.is_dir() and beside.is_dir():
+        if path.is_dir() and beside.is_dir() and not path.is_symlink():
             _replace_folder(path, beside)
         else:
             if beside.is_file():

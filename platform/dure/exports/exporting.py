@@ -80,6 +80,7 @@ def export_run(
     family = weights.family(notify, overrides)
     made = _checked_format(family, asked)
     check_target(target, force=asked.force)
+    target = target.resolve() if target.is_symlink() else target
     make_folder(target.absolute().parent, where=f"--to {target}")
     notify(f"exporting {weights.words}")
     model, tokenizer = weights.read(family, profile, notify, adapted=asked.format == "adapter")

@@ -284,6 +284,16 @@ def test_where_an_export_cannot_lie_is_told_before_anything_is_predicted(bert, t
         export(bert, tmp_path / "out", Asked(force=True))
 
 
+def test_an_export_through_a_link_lies_where_that_leads(bert, tmp_path):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "large disk")
+    for force in (False, True):
+        export(bert, tmp_path / "link", Asked(force=force))
+        assert sorted(tmp_path.iterdir()) == [tmp_path / "large disk", tmp_path / "link"]
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "large disk" / "export.json").is_file()
+
+
 def test_an_export_is_as_fast_on_the_cpu_as_its_card_says_and_the_original_where_it_was(bert, tmp_path):
     record = export(bert, tmp_path / "out")
     said = f"{record.rows_per_second:g} rows a second on the CPU (the original {record.original_rows_per_second:g}, "
