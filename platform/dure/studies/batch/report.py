@@ -229,7 +229,7 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
         metric: What they are compared by; where it is no mean over rows, the first score of theirs that is.
 
     Returns:
-        A sentence for every run that was scored on the same test rows; corrected for their number (Holm).
+        A sentence for every run that was scored on the same test rows, and alike; corrected for their number (Holm).
     """
     names = [*runs][: _MOST + 1]
     tested = {name: RunFolder(runs[name]).read_environment().get("data", {}).get("test") for name in names}
@@ -245,10 +245,12 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
     )
     if used.direction is None:
         return []
-    found = []
+    found, how = [], _how(runs[names[0]], by)
     for name in names[1:]:
         table = tables[name]
         if table is None or by not in table.scores or tested[name] != tested[names[0]]:
+            continue
+        if _how(runs[name], by) != how:  # the smaller loss of another kind says nothing
             continue
         rows = np.intersect1d(first.rows, table.rows)
         both = np.stack([first.of(by, rows), table.of(by, rows)])
@@ -261,3 +263,13 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
         f"On the test rows: {difference_sentence(names[0], name, each, used)}"
         for (name, _), each in zip(found, together, strict=True)
     ]
+
+
+def _how(run: Path, score: str) -> dict[str, Any]:
+    """Return how a score of a run was computed: the words of its record on such scores, as ``rouge_tokenizer``."""
+    result = RunFolder(run).read_result()
+    return {
+        name: value
+        for name, value in ({} if result is None else result.metrics).items()
+        if isinstance(value, str) and score.startswith(name.partition("_")[0])
+    }

@@ -18,7 +18,7 @@ from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.batch.driver import BatchKind
 from dure.studies.batch.plan import BatchStudy, plan_batch
-from dure.studies.batch.report import BatchView
+from dure.studies.batch.report import BatchView, paired_sentences
 from dure.studies.batch.results import BatchResults
 from dure.studies.batch.strategy import Batch, best_setting, comparisons_of, settings_of
 
@@ -158,6 +158,18 @@ def test_scores_on_other_validation_rows_are_said_not_to_compare(
     rows = [each.with_values(path=f"out/{each.name}") for each in results.experiments]
     told = BatchView.facts_of(results.with_values(experiments=rows), tmp_path)["sentences"]
     assert ("compare only within each of these: a; b." in told[-1]) == is_told
+
+
+def test_losses_of_other_kinds_are_not_compared_row_by_row(tmp_path):
+    runs = {name: tmp_path / name for name in ("first", "alike", "other")}
+    for name, beta, loss in (("first", 0.1, 0.2), ("alike", 0.1, 0.5), ("other", 0.5, 0.9)):
+        folder = RunFolder(runs[name])
+        write_json(folder.environment, {"data": {"test": "t"}})
+        folder.write_result(RunResult(name, "completed", {"loss_kind": f"dpo with beta {beta}"}))
+        rows = "".join(f"{row},{loss + row / 1000}\n" for row in range(50))
+        write_text(folder.predictions, f"row,score_loss\n{rows}")
+    (said,) = paired_sentences(runs, Metric("eval_reward_accuracy", "max", "share"))
+    assert "first is better than alike" in said
 
 
 def test_a_batch_goes_on_with_as_many_seeds_or_more(study):
