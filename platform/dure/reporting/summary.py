@@ -38,7 +38,7 @@ _SHORTEST_SENTENCE = 20
 _SHORTEST_TEXT = 20
 _LONGEST_SENTENCE = 150
 _TOKENIZER = "rouge_tokenizer"
-_LOSS_KIND = "loss_kind"
+_KIND = "_kind"
 
 Row = Mapping[str, Any]
 
@@ -136,7 +136,8 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
     shown = [
         key
         for key in metrics
-        if not key.startswith((UNTRAINED, BASELINE, _TOKENIZER, _LOSS_KIND))
+        if not key.startswith((UNTRAINED, BASELINE, _TOKENIZER))
+        and not key.endswith(_KIND)
         and not is_speed(key)
         and class_figure(key) is None
     ]

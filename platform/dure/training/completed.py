@@ -31,7 +31,7 @@ def completed_result(
             "train_runtime": round(outcome["seconds"], 3),
             **_baseline(family, corpus, is_tested=bool(outcome["tested"])),
             **family.metric_notes(),
-            "loss_kind": family.loss_kind,
+            **_kinds(family),
             **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],
@@ -50,6 +50,16 @@ def completed_result(
         definitions=definitions([*family.metrics, family.best_metric]),
         targets=tuple(target.reached(outcome["eval_metrics"]) for target in family.targets),
     )
+
+
+def _kinds(family: Family) -> dict[str, str]:
+    """Return what the loss is a loss of, and of what else that is true, such as ``perplexity_kind``."""
+    beside = (
+        metric.name.removeprefix("eval_")
+        for metric in family.metrics
+        if not metric.name.startswith("eval_loss") and family.measured_by(metric.name) == family.loss_kind
+    )
+    return {f"{name}_kind": family.loss_kind for name in ("loss", *beside)}
 
 
 def _baseline(family: Family, corpus: Corpus, *, is_tested: bool) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,13 @@ from PIL import Image
 
 from dure import compare
 from dure.archive.comparison_table import comparison_table
+from dure.config import load_experiment
 from dure.errors import UserError
+from dure.family import load_family
+from dure.metrics.metric import Metric, definitions
 from dure.reporting.columns import plain_text
+from dure.runs.folder import RunFolder
+from dure.training.completed import _kinds
 
 from .made_runs import drawn_hits, made_run
 
@@ -98,6 +104,16 @@ def test_losses_are_ranked_together_where_they_are_of_one_kind(tmp_path):
         )
     found = compare(tmp_path, metric="loss")
     assert [group.settings for group in found.groups] == [("a", "b"), ("c",)]
+    for name in ("causal_qwen", "causal_gemma"):
+        notes = _kinds(load_family(load_experiment(name)))
+        assert [*notes] == ["loss_kind", "perplexity_kind"]
+        settings, metrics = {"model.checkpoint": name}, {"test_perplexity": 9.0, "eval_perplexity": 9.0}
+        run = RunFolder(
+            made_run(tmp_path / "texts" / name, hits, settings=settings, notes=notes, metrics=metrics)
+        )
+        defined = definitions([Metric("eval_perplexity", "min")])
+        run.write_result(replace(run.read_result(), definitions=defined))
+    assert len(compare(tmp_path / "texts", metric="perplexity").groups) == 2
     assert "not ranked together: c and a, since loss kind differs (tokens of t5 and rows)" in found.notes
     assert not [note for note in found.notes if "cannot be compared" in note]
     assert len(compare(tmp_path, metric="accuracy").groups) == 1
