@@ -14,7 +14,7 @@ from dure.config.schema import Profile
 from dure.data.overlap import overlap
 from dure.data.tables import Table, read_table
 from dure.errors import UserError, counted
-from dure.events import Notify
+from dure.events import Notify, silent
 from dure.family.corpus import cache_folder, encode_split, read_splits
 from dure.family.loading import family_of_run, load_family
 from dure.family.run_weights import finished_run
@@ -22,6 +22,15 @@ from dure.family.saved_model import read_model
 from dure.runs.folder import RunFolder, finite
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
+
+_NOT_TRAINED = (
+    "training.compile=false",
+    "training.batch_tokens=null",
+    "training.ema=null",
+    "training.on_oom=error",
+    "objective.class_weights=null",
+)
+"""What training alone needs: it would ask for a compiler, refuse long rows, take memory, or weigh the classes of the table."""
 
 
 def evaluate_table(
@@ -42,7 +51,7 @@ def evaluate_table(
     """
     check_reading(overrides, with_columns=True)
     folder = finished_run(run)
-    family = family_of_run(folder, notify, overrides)
+    family = family_of_run(folder, notify, (*_NOT_TRAINED, *overrides))
     experiment = family.experiment
     data = experiment.data
     table = read_table(source, family.roles, data.columns, reading=data, cache_folder=cache_folder())
@@ -51,6 +60,7 @@ def evaluate_table(
     model, tokenizer = read_model(family, folder.final_model)
     family.check_targets(table)
     rows = encode_split(family, tokenizer, table, notify=notify).dataset
+    family.notify = silent  # it would tell what a step of a training on these rows sees
     with TemporaryDirectory(prefix="dure-evaluate-") as scratch:
         trainer = ModelTrainer(
             family,
@@ -58,7 +68,7 @@ def evaluate_table(
             tokenizer,
             rows,
             rows,
-            profile=profile,
+            profile=profile.model_copy(update={"deepspeed": None}),
             folder=RunFolder(Path(scratch)),
             worker=Worker(notify=notify),
         )
