@@ -287,7 +287,7 @@ class Preference(Causal):
     def _references(self, features: Features, tokenizer: PreTrainedTokenizerBase) -> list[list[float]]:
         """Return log p of both answers of every pair by the model that training begins with, its adapters off."""
         if self._reference is None:
-            profile, _ = recognised_profile()
+            profile = self.profile or recognised_profile()[0]
             self.notify(
                 "the reference model is loaded: its likelihoods of the answers are computed once, and kept in the cache"
             )

@@ -95,6 +95,7 @@ def cross_over(
     """
     folder = finished_run(run)
     family = family_of_run(folder, notify)
+    family.profile = profile
     files = epochs_of(folder.checkpoints)
     if not files:
         raise UserError(

@@ -98,6 +98,8 @@ class Family(ABC):
         self.notify = notify
         self.computes_ahead = True
         """Whether :meth:`encode` may let a model compute what rows need; forecasts and checks want their lengths only."""
+        self.profile: Profile | None = None
+        """The machine that it does so on, where one was chosen; else whichever is recognised."""
         self.options = checked(self.options_section, dict(experiment.task), {}, "task")
 
     def recognised(self) -> Mapping[str, str]:

@@ -62,6 +62,7 @@ class RunWeights:
         """
         if is_export(self.run):
             return read_exported(family, self.run)
+        family.profile = profile
         from transformers import set_seed
 
         from dure.family.corpus import load_corpus

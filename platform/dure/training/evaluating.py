@@ -52,6 +52,7 @@ def evaluate_table(
     check_reading(overrides, with_columns=True)
     folder = finished_run(run)
     family = family_of_run(folder, notify, (*_NOT_TRAINED, *overrides))
+    family.profile = profile
     experiment = family.experiment
     data = experiment.data
     table = read_table(source, family.roles, data.columns, reading=data, cache_folder=cache_folder())

@@ -241,6 +241,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         write_text(folder.experiment, dump_yaml(experiment))
     set_seed(experiment.experiment.seed)
     family = load_family(experiment, worker.notify)
+    family.profile = profile
     corpus = load_corpus(family, notify=worker.notify)
     worker.stop.check()
     if worker.is_main:

@@ -124,6 +124,7 @@ def export_weights(weights: Path, experiment: Experiment, profile: Profile, fold
         UserError: The experiment's data or checkpoint is gone, or the weights are of another model.
     """
     family = load_family(experiment)
+    family.profile = profile
     tokenizer = load_corpus(family, notify=logger.info).tokenizer
     set_seed(experiment.experiment.seed)
     model = family.load_model(tokenizer, profile)

@@ -209,6 +209,14 @@ def test_the_sample_corpus_has_one_right_summary_and_the_same_for_one_seed() -> 
     assert preference_corpus(seed=7, **sizes) != corpus
 
 
+def test_the_reference_is_computed_on_the_machine_that_was_chosen(tiny, cpu, tmp_path, monkeypatch) -> None:
+    # Such as --profile cpu where there is a GPU, which may be full.
+    monkeypatch.setattr("trainables.preference.recognised_profile", lambda: pytest.fail("another was asked"))
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
+    experiment = preferring(tiny).with_({"training.max_steps": 1, "data.max_train_rows": 4})
+    assert run(RunRequest(experiment, cpu, tmp_path / "run")).state == "completed"
+
+
 def test_a_forecast_lets_no_model_compute_references(tiny, cpu, monkeypatch) -> None:
     experiment = preferring(tiny, "lora")
 
