@@ -7,6 +7,7 @@ what is wrong.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ from dure.config.tree import COMMAND_LINE, Dumper, Places
 from dure.errors import UserError, nearest, shell_word, shortened
 
 _LONGEST_VALUE = 80
+_KEY = re.compile(r"\w+(?:\.\w+)*")
+"""What may be a key, dotted or not, in a sentence."""
 Location = tuple[str | int, ...]
 
 _EXPECTED = {
@@ -56,7 +59,7 @@ def user_error(
             details.setdefault(location, []).append(part)
     within = {location[:length] for location in details for length in range(len(location))}
     problems = [
-        _problem(location, found, model, _place(location, places, source))
+        _problem(location, found, model, _place_of_problem(location, found[0], places, source))
         for location, found in details.items()
         # A list of which an item is wrong counts as too short beside it.
         if location not in within or found[0]["type"] != "too_short"
@@ -117,6 +120,21 @@ def _place(location: Location, places: Places, source: str) -> str:
         if place is not None:
             return place
     return source
+
+
+def _place_of_problem(location: Location, detail: ErrorDetails, places: Places, source: str) -> str:
+    """Return the place of a key; of keys that do not go together, the command line where it gave one of them."""
+    if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
+        named = _KEY.findall(str(detail["ctx"]["error"]))
+        within = tuple(str(part) for part in location)
+        given = (
+            ".".join(keys[len(within) :])
+            for keys, place in places.items()
+            if place == COMMAND_LINE and keys[: len(within)] == within
+        )
+        if any(f"{key}.".startswith(f"{name}.") for key in given for name in named):
+            return COMMAND_LINE
+    return _place(location, places, source)
 
 
 def _problem(

@@ -276,6 +276,14 @@ def test_an_override_may_fill_a_section_that_the_file_sets_to_null() -> None:
         ("training.epochs.x=0", "command line: 'training.epochs' is {\"x\": 0}\n  expected: a whole number"),
         ("training.epochs=", "command line: 'training.epochs' is \"\"\n  expected: a whole number"),
         (
+            "model.quantization={}",
+            "command line: model.quantization needs a lora section: 4-bit weights cannot be trained themselves",
+        ),
+        (
+            "generation.min_length=5000",
+            "command line: 'generation': min_length 5000 is above max_length 128",
+        ),
+        (
             "training.epochs",
             "command line: 'training.epochs' is no override\n"
             "  expected: section.key=value, such as training.learning_rate=3e-5",

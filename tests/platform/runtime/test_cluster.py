@@ -132,11 +132,12 @@ with several_nodes({"CPU": 1}) as nodes:
 
 @pytest.mark.slow
 def test_a_cluster_that_starts_no_actor_after_a_ray_of_ones_own_is_told_in_words():
-    """Of Ray 2.60; where a later one starts them, the process joins again and this may go with what it tests."""
+    """Of Ray 2.60, nearly always; where it does start them, the process joins again, and nothing is to be told."""
     ended = subprocess.run(
         [sys.executable, "-c", TWICE],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path])},
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
-    assert ended.stdout.splitlines() == ["joined", "had its own"], ended.stderr
-    assert "restart the kernel" in ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[:2] == ["joined", "had its own"], ended.stderr
+    assert lines[2:] == ["joined again"] if ended.returncode == 0 else "restart the kernel" in ended.stderr
