@@ -93,8 +93,8 @@ def encode_table(
 ) -> Encoded:
     """Encode a table batch by batch into the cache, or open what was encoded before; memory stays flat.
 
-    Rows are encoded again when any of these changed: the table, the tokenizer, ``key``, or the source file of
-    ``encode`` (and of the class that it is a method of). So give ``encode`` as the family's own method, or as a
+    Rows are encoded again when any of these changed: the table, the tokenizer, ``key``, or the source files of
+    ``encode`` (:func:`code_fingerprint`). So give ``encode`` as the family's own method, or as a
     ``functools.partial`` of it: a lambda would hide its file. Whole numbers inside lists are kept in 32 bits. What
     identifies the rows is ``Table.fingerprint``; ``encode`` must give ``input_ids`` without padding and ``truncated``,
     and ``key`` has the settings that it depends on, as JSON values. ``place`` says where a row, counted from 0, stands.
@@ -211,7 +211,8 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 def code_fingerprint(function: Callable[..., Any]) -> str:
     """Return a SHA-256 of the source files that define a function and the class whose method it is.
 
-    It follows ``functools.partial``. A function without a source file counts by its name alone.
+    All files of a package's folder count, since a family may be in several. It follows ``functools.partial``. A function
+    without a source file counts by its name alone.
     """
     while isinstance(function, functools.partial):
         function = function.func
@@ -223,7 +224,10 @@ def code_fingerprint(function: Callable[..., Any]) -> str:
         except TypeError:
             file = None
         if file is not None and Path(file).is_file():
-            parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
+            folder = Path(file).parent
+            files = sorted(folder.glob("*.py")) if (folder / "__init__.py").is_file() else [Path(file)]
+            # An editor's lock is a link to nowhere.
+            parts += (hashlib.sha256(each.read_bytes()).hexdigest() for each in files if each.is_file())
     return key_of(*parts)
 
 

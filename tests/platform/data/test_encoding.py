@@ -237,6 +237,23 @@ def test_an_edited_family_file_encodes_anew(tmp_path, monkeypatch):
     assert code_fingerprint(len) == code_fingerprint(len)
 
 
+def test_an_edited_helper_of_a_family_in_several_files_encodes_anew(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    package = tmp_path / "family_of_two"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from family_of_two.cleaning import cleaned\n\n\ndef encode(rows):\n    return cleaned(rows)\n"
+    )
+    (package / "cleaning.py").write_text("def cleaned(rows):\n    return rows\n")
+    import family_of_two
+
+    before = code_fingerprint(family_of_two.encode)
+    assert code_fingerprint(family_of_two.encode) == before
+    (package / "cleaning.py").write_text("def cleaned(rows):\n    return rows[:1]\n")
+    assert code_fingerprint(family_of_two.encode) != before
+
+
 ENCODE_IN_A_PROCESS = """
 import sys, time
 from pathlib import Path
