@@ -24,9 +24,11 @@ from dure.data.batching import length_order
 from dure.data.collating import Batch, Row, moved
 from dure.data.tables import Table
 from dure.errors import UserError, counted
+from dure.events import silent
 from dure.family import Features, Rows
 from dure.files import hash_of
 from dure.metrics.metric import Metric
+from dure.modeling.precision import computing_in, resolve
 from dure.runtime.placement import recognised_profile
 from trainables.causal import Causal
 from trainables.causal.options import CausalOptions
@@ -229,12 +231,19 @@ class Preference(Causal):
             "model": experiment.model.model_dump(mode="json"),
             "weights": _weights_of(experiment.model.checkpoint),
             "has_reference": self.computes_ahead,
-            "precision": experiment.training.precision,
+            "precision": self._computes_in(),
             "seed": experiment.experiment.seed,
             "rehearsal": experiment.rehearsal.model_dump(mode="json")
             if experiment.rehearsal.enabled
             else None,
         }
+
+    def _profile_of_reference(self) -> Profile:
+        return self.profile or recognised_profile()[0]
+
+    def _computes_in(self) -> list[str]:
+        asked = self.experiment.training.precision
+        return [asked, self._profile_of_reference().precision] if self.computes_ahead else [asked]
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Pairs:
         """Put both answers of a pair into one batch."""
@@ -286,8 +295,8 @@ class Preference(Causal):
     @torch.no_grad()
     def _references(self, features: Features, tokenizer: PreTrainedTokenizerBase) -> list[list[float]]:
         """Return log p of both answers of every pair by the model that training begins with, its adapters off."""
+        profile = self._profile_of_reference()
         if self._reference is None:
-            profile = self.profile or recognised_profile()[0]
             self.notify(
                 "the reference model is loaded: its likelihoods of the answers are computed once, and kept in the cache"
             )
@@ -300,7 +309,9 @@ class Preference(Causal):
         at_once = training.eval_batch_size or training.batch_size
         found = np.zeros((len(features["length"]), 2), dtype=np.float32)
         order = length_order(features["length"])
-        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+        precision = resolve(training.precision, profile, model.config.model_type, silent)
+        plain = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+        with plain, computing_in(precision, profile.device):
             for start in range(0, len(order), at_once):
                 rows = order[start : start + at_once]
                 batch = batches.collate(

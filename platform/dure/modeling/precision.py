@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -57,3 +58,8 @@ def weights_dtype(precision: Precision, *, frozen: bool) -> torch.dtype:
     trained stay in fp32: a step of the optimiser is smaller than what bf16 or fp16 resolves.
     """
     return _DTYPES[precision] if frozen else torch.float32
+
+
+def computing_in(precision: Precision, device: str) -> AbstractContextManager[object]:
+    """Let models compute in a format, as training does; weights keep theirs."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device, _DTYPES[precision])

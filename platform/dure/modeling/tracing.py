@@ -30,7 +30,7 @@ from dure.data.collating import Batch, Batches
 from dure.modeling.cuda_allocator import Asked, reserved
 from dure.modeling.objectives import IGNORED, Objective
 from dure.modeling.packed_layers import packed_layers
-from dure.modeling.precision import Precision
+from dure.modeling.precision import Precision, computing_in
 from dure.modeling.r_drop import r_drop_loss
 from dure.modeling.replaced import replaced
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 Kernels = Literal["own", "cpu", "cuda"]
 """What layers compute with: PyTorch's own on a CPU, those of :class:`~dure.modeling.cpu_layers.CpuLayers`, or CUDA's."""
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ATTENTION_ON_CPUS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: 0,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: 1,
@@ -122,8 +121,7 @@ def trace_step(
         measure = partial(r_drop_loss, objective, r_drop) if r_drop else objective
 
         def loss() -> torch.Tensor:
-            half = _AUTOCAST.get(precision)
-            with nullcontext() if half is None else torch.autocast("cpu", half):
+            with computing_in(precision, "cpu"):
                 return measure(fake(**no_cache(fake) | inputs), targets, items)
 
         for parameter in trained:

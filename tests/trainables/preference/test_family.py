@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -215,6 +216,26 @@ def test_the_reference_is_computed_on_the_machine_that_was_chosen(tiny, cpu, tmp
     monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
     experiment = preferring(tiny).with_({"training.max_steps": 1, "data.max_train_rows": 4})
     assert run(RunRequest(experiment, cpu, tmp_path / "run")).state == "completed"
+
+
+def test_the_reference_computes_in_the_format_of_training(tiny, cpu, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
+    told: list[str] = []
+    found = {}
+    for precision in ("fp32", "bf16"):
+        family = load_family(preferring(tiny), told.append)
+        family.profile = cpu.with_({"precision": precision})
+        found[precision] = np.array(load_corpus(family, notify=silent).dev["reference"][:])
+    assert sum("reference model is loaded" in line for line in told) == 2
+    assert 0 < np.abs(found["fp32"] - found["bf16"]).max() < 0.5
+    # The model that training begins with, as it trains.
+    model = family.load_model(load_corpus(family, notify=silent).tokenizer, family.profile).eval()
+    corpus = load_corpus(family, notify=silent)
+    batches = family.batches(corpus.tokenizer, model)
+    batch = batches.collate(list(corpus.dev))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        start = family.objective(model, corpus.train)(model(**batches.inputs(batch)), batches.targets(batch))
+    assert float(start) == pytest.approx(0.693147, abs=2e-3)
 
 
 def test_a_forecast_lets_no_model_compute_references(tiny, cpu, monkeypatch) -> None:
