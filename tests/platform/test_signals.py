@@ -138,6 +138,9 @@ def test_a_signal_that_comes_while_something_is_finalised_is_not_lost(number):
 @pytest.mark.parametrize(("program", "said"), [("/bin/dure", ""), ("notebook", "KeyboardInterrupt")])
 def test_ctrl_c_ends_the_program_without_a_traceback_before_it_answers_signals(program, said):
     script = f"import os, sys; sys.argv[0] = {program!r}; import dure; os.kill(os.getpid(), 2)"
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     assert ended.returncode == -signal.SIGINT
     assert ended.stderr.strip().rpartition("\n")[2] == said

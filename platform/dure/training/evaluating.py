@@ -69,7 +69,7 @@ def evaluate_table(
             tokenizer,
             rows,
             rows,
-            profile=profile.model_copy(update={"deepspeed": None}),
+            profile=profile.with_({"deepspeed": None}),
             folder=RunFolder(Path(scratch)),
             worker=Worker(notify=notify),
         )
