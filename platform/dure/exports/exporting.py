@@ -22,7 +22,7 @@ from dure.exports.model_card import model_card
 from dure.family import Family
 from dure.family.contract import ExportFormat
 from dure.family.corpus import Corpus, load_corpus
-from dure.family.exported import CARD, EXPORT_FILE, ExportRecord, is_export, read_as
+from dure.family.exported import CARD, EXPORT_FILE, RUNS_ON, ExportRecord, is_export, read_as
 from dure.family.predicting import predict_rows
 from dure.family.run_weights import weights_at
 from dure.files import make_folder, read_json, write_json, write_text, written_beside
@@ -99,6 +99,8 @@ def export_run(
         if family.predicts == "text":
             model.generation_config.save_pretrained(beside)
         copy, copied_tokenizer = read_as(asked.format, family, beside)
+        if asked.format not in RUNS_ON:
+            copy.to(model.device)  # Devices round differently, and may write other texts.
         again = replace(trained, model=copy, tokenizer=copied_tokenizer)
         exported, copy_seconds = _predicted(again, rows, progress, len(rows))
         agreement = compare(original, exported, made.tolerance)

@@ -10,7 +10,7 @@ import yaml
 from dure.config.loading import dump_yaml
 from dure.exports.agreement import Agreement
 from dure.family import Family
-from dure.family.exported import ExportRecord
+from dure.family.exported import RUNS_ON, ExportRecord
 from dure.family.run_weights import RunWeights
 from dure.files import in_bytes
 from dure.metrics.metric import BASELINE, TEST, under
@@ -67,11 +67,12 @@ def model_card(
 
 
 def speeds(record: ExportRecord, device: str) -> str:
-    """Return how fast an export and its original predicted, and each on what: the export does on the CPU."""
-    where = "there too" if device == "cpu" else f"on {device}"
+    """Return how fast an export and its original predicted, and each on what: the original on a device."""
+    own = "cpu" if record.format in RUNS_ON else device
+    where = "there too" if device == own else f"on {device}"
     return (
-        f"{record.rows_per_second:g} rows a second on the CPU (the original {record.original_rows_per_second:g}, "
-        f"{where})"
+        f"{record.rows_per_second:g} rows a second on {'the CPU' if own == 'cpu' else own} (the original "
+        f"{record.original_rows_per_second:g}, {where})"
     )
 
 

@@ -21,8 +21,9 @@ EXPORT_FILE = "export.json"
 """What an export is, in its folder."""
 CARD = "README.md"
 """Its model card, which its user may edit."""
-_RUNS_ON: dict[ExportFormat, str] = {"onnx": "onnxruntime", "ctranslate2": "ctranslate2"}
-"""Format → package that runs its models; each has an extra of dure that is named as the format is."""
+RUNS_ON: dict[ExportFormat, str] = {"onnx": "onnxruntime", "ctranslate2": "ctranslate2"}
+"""Format → package that runs its models, on the CPU; each has an extra of dure that is named as the format is. The models of
+other formats run on PyTorch, on any device."""
 
 
 class ExportRecord(BaseModel):
@@ -91,7 +92,7 @@ def read_as(format: ExportFormat, family: Family, folder: Path) -> tuple[Any, Pr
     Raises:
         UserError: The package that runs it is not installed, or what it belongs to is not at hand.
     """
-    package = _RUNS_ON.get(format)
+    package = RUNS_ON.get(format)
     if package is not None and importlib.util.find_spec(package) is None:
         raise UserError(
             f"it is an export as {format}, and {package} is not installed",
