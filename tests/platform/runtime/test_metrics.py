@@ -42,9 +42,9 @@ class _Look(RunListener):
         node = next(node for node in ray.nodes() if node["Alive"])
         url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
         address = ray.get_runtime_context().gcs_address
-        # Ray's processes report every ten seconds.
-        until, series = time.monotonic() + 30, {}
-        while time.monotonic() < until and not any('metric="test_' in line for line in series):
+        # Ray's processes report every ten seconds, and not all figures in one report.
+        until, series, awaited = time.monotonic() + 60, {}, ("ray_dure_loss{", 'metric="test_')
+        while time.monotonic() < until and not all(any(word in line for line in series) for word in awaited):
             text = urllib.request.urlopen(url, timeout=10).read().decode()
             series = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("ray_dure_"))
             time.sleep(0.5)
