@@ -50,6 +50,7 @@ _OF_TEXTS = (
 """Options of instruction fine-tuning that pairs have no use for."""
 _OF_LOSS = ("beta", "margin", "sft_weight")
 """Options that change neither an id nor the reference."""
+_MARGIN = Metric("eval_reward_margin", "max")
 
 
 class PreferenceOptions(CausalOptions):
@@ -131,7 +132,7 @@ class Preference(Causal):
         self.roles = self._pairs.roles()
         self.metrics = (
             Metric("eval_reward_accuracy", "max", "share"),
-            Metric("eval_reward_margin", "max"),
+            _MARGIN,
         )
         self._reference: PreTrainedModel | None = None
 
@@ -141,12 +142,12 @@ class Preference(Causal):
             return {}
         return {"task.rows": "messages", "data.columns.text": self._pairs.prompt}
 
-    @property
-    def loss_kind(self) -> str:
-        """The method and its scale, by which the same margin of rewards has another loss."""
+    def measured_by(self, metric: str) -> str:
+        """Return the method and its scale, by which the same answers have another loss and another margin of rewards."""
+        kind = super().measured_by("eval_loss" if metric == _MARGIN.name else metric)
         options = self.options
         margin = f" and margin {options.margin:g}" if options.margin else ""
-        return f"{super().loss_kind}, {options.method} with beta {options.beta:g}{margin}"
+        return kind and f"{kind}, {options.method} with beta {options.beta:g}{margin}"
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues, each with its summary and one that tells something wrong."""

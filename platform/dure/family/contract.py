@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -20,7 +19,7 @@ from dure.data.tables import Role as Role
 from dure.data.tables import Table
 from dure.errors import UserError, nearest
 from dure.events import Notify
-from dure.metrics.metric import Metric, choosable, known
+from dure.metrics.metric import Metric, choosable, directed, known
 from dure.metrics.targets import Target
 
 if TYPE_CHECKING:
@@ -130,18 +129,15 @@ class Family(ABC):
             )
         return directed(metric, training.higher_is_better)
 
-    @property
-    def loss_kind(self) -> str:
-        """What validation's loss is a loss of: between different ones, the smaller loss is not that of the better model."""
-        tokens = f" by tokens of {self.experiment.model.checkpoint}" if self.predicts == "text" else ""
-        return f"{self.experiment.family}{tokens}"
-
     def measured_by(self, metric: str) -> str:
         """Return what a metric depends on beside model and rows: of different things, the better figure says nothing.
 
         It is a property of the experiment, such as the tokens of a loss; nothing where the name says it all.
         """
-        return self.loss_kind if metric.startswith("eval_loss") else ""
+        if not metric.startswith("eval_loss"):
+            return ""
+        tokens = f" by tokens of {self.experiment.model.checkpoint}" if self.predicts == "text" else ""
+        return f"{self.experiment.family}{tokens}"
 
     @property
     def targets(self) -> Sequence[Target]:
@@ -375,29 +371,3 @@ class Family(ABC):
         lowest is best.
         """
         return {}
-
-
-def directed(metric: Metric, higher_is_better: bool | None) -> Metric:
-    """Return what chooses the best checkpoint, with the direction that ``training.higher_is_better`` may give it.
-
-    Raises:
-        UserError: It has none and is given none, or is given another than it has.
-    """
-    if higher_is_better is None:
-        if metric.direction is None:
-            raise UserError(
-                f"'{metric.name}' is declared without a direction, so it cannot choose the best checkpoint",
-                where="training.best_metric",
-                hint="training.higher_is_better=true or =false says which of its values are better",
-            )
-        return metric
-    given = replace(metric, direction="max" if higher_is_better else "min")
-    if metric.direction not in (None, given.direction):
-        said = str(higher_is_better).lower()
-        raise UserError(
-            f"it is {said}, but training.best_metric is '{metric.name}', of which {metric.sentence}",
-            where="training.higher_is_better",
-            expected=f"{str(not higher_is_better).lower()} or null for '{metric.name}'",
-            hint="leave the key out (null): a metric knows its direction",
-        )
-    return given

@@ -103,6 +103,32 @@ class Metric:
         return {"direction": self.direction, "unit": self.unit}
 
 
+def directed(metric: Metric, higher_is_better: bool | None) -> Metric:
+    """Return what chooses the best checkpoint, with the direction that ``training.higher_is_better`` may give it.
+
+    Raises:
+        UserError: It has none and is given none, or is given another than it has.
+    """
+    if higher_is_better is None:
+        if metric.direction is None:
+            raise UserError(
+                f"'{metric.name}' is declared without a direction, so it cannot choose the best checkpoint",
+                where="training.best_metric",
+                hint="training.higher_is_better=true or =false says which of its values are better",
+            )
+        return metric
+    given = replace(metric, direction="max" if higher_is_better else "min")
+    if metric.direction not in (None, given.direction):
+        said = str(higher_is_better).lower()
+        raise UserError(
+            f"it is {said}, but training.best_metric is '{metric.name}', of which {metric.sentence}",
+            where="training.higher_is_better",
+            expected=f"{str(not higher_is_better).lower()} or null for '{metric.name}'",
+            hint="leave the key out (null): a metric knows its direction",
+        )
+    return given
+
+
 RUN_METRICS = (
     Metric("eval_loss", "min"),
     Metric("train_loss", "min"),

@@ -54,12 +54,13 @@ def completed_result(
 
 def _kinds(family: Family) -> dict[str, str]:
     """Return what the loss is a loss of, and of what else that is true, such as ``perplexity_kind``."""
+    loss = family.measured_by("eval_loss")
     beside = (
         metric.name.removeprefix("eval_")
         for metric in family.metrics
-        if not metric.name.startswith("eval_loss") and family.measured_by(metric.name) == family.loss_kind
+        if not metric.name.startswith("eval_loss") and family.measured_by(metric.name) == loss
     )
-    return {f"{name}_kind": family.loss_kind for name in ("loss", *beside)}
+    return {f"{name}_kind": loss for name in ("loss", *beside)}
 
 
 def _baseline(family: Family, corpus: Corpus, *, is_tested: bool) -> dict[str, float]:

@@ -144,6 +144,8 @@ def test_a_batch_that_names_no_metric_is_ranked_by_one_that_all_measure_alike():
     two = BatchStudy(name="b", experiments=("x", "y"))
     stricter = pairs.with_({"task.beta": 0.5, "experiment.name": "stricter"})
     assert two.resolved([pairs, stricter]).metrics[0] == "eval_reward_accuracy"
+    # A margin of rewards is as many times as large as beta is.
+    assert not compares("eval_reward_margin", [load_family(each) for each in (pairs, stricter)])
     assert two.resolved([pairs, pairs.with_({"experiment.name": "again"})]).metrics[0] == "eval_loss"
 
 
