@@ -32,6 +32,7 @@ from dure.runs.manifest import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -87,22 +88,14 @@ def export_run(
     model.to(torch.device(profile.device))
     corpus = load_corpus(family, notify=notify, tokenizer=tokenizer)
     rows = _to_predict(family, corpus, asked.num_rows)
-    batches = family.batches(tokenizer, model)
-    batch = moved(batches.collate([rows[row] for row in (0, min(1, len(rows) - 1))]), model.device)
-    inputs = batches.prompts(batch) if family.predicts == "text" else batches.inputs(batch)
-    trained = Trained(family, model, tokenizer, inputs)
-
+    trained = _with_example(family, model, tokenizer, rows)
     original, seconds = _predicted(trained, rows, progress, 0)
     with written_beside(target) as beside:
         beside.mkdir(parents=True)
         made.write(trained, beside, asked.quantization)
         if family.predicts == "text":
             model.generation_config.save_pretrained(beside)
-        copy, copied_tokenizer = read_as(asked.format, family, beside)
-        if asked.format not in RUNS_ON:
-            copy.to(model.device)  # Devices round differently, and may write other texts.
-        again = replace(trained, model=copy, tokenizer=copied_tokenizer)
-        exported, copy_seconds = _predicted(again, rows, progress, len(rows))
+        exported, copy_seconds = _predicted(_read_again(trained, asked, beside), rows, progress, len(rows))
         agreement = compare(original, exported, made.tolerance)
         differs = made.differs(model)
         _require(agreement, asked, differs)
@@ -125,6 +118,24 @@ def export_run(
         write_manifest(beside)
         check_target(target, force=asked.force)  # another command may have ended meanwhile
     return record
+
+
+def _with_example(
+    family: Family, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: datasets.Dataset
+) -> Trained:
+    """Return a model with what it reads of the first two rows."""
+    batches = family.batches(tokenizer, model)
+    batch = moved(batches.collate([rows[row] for row in (0, min(1, len(rows) - 1))]), model.device)
+    inputs = batches.prompts(batch) if family.predicts == "text" else batches.inputs(batch)
+    return Trained(family, model, tokenizer, inputs)
+
+
+def _read_again(trained: Trained, asked: Asked, folder: Path) -> Trained:
+    """Return what was written, on the device of the original where it can be: devices round differently."""
+    copy, tokenizer = read_as(asked.format, trained.family, folder)
+    if asked.format not in RUNS_ON:
+        copy.to(trained.model.device)
+    return replace(trained, model=copy, tokenizer=tokenizer)
 
 
 def _predicted(

@@ -91,18 +91,9 @@ def build_miniature(
         UserError: The architecture is not one for the task, or cannot be made small.
     """
     name = model_type(experiment)
-    config = folder_config(experiment)
-    if config is not None:
-        task.check(config, experiment.model.checkpoint)
-    else:
-        config = AutoConfig.for_model(name, **USUAL.get(name, {}))
-        if not task.fits(config):
-            raise UserError(
-                f"'{name}' is no {task.kind}",
-                where="model.architecture",
-                expected=task.expected,
-                hint="another model.architecture, or the family that fits this one (dure list)",
-            )
+    saved = folder_config(experiment)
+    config = saved or AutoConfig.for_model(name, **USUAL.get(name, {}))
+    task.check(config, None if saved is None else experiment.model.checkpoint)
     lengths = experiment.tokenizer
     read, written = (
         lengths.encoder_max_len,

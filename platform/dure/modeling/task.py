@@ -57,19 +57,23 @@ class Task:
             return known and self.takes_encoder_decoders
         return known and (self.takes_encoders or type(config) not in AutoModelForMaskedLM._model_mapping)
 
-    def check(self, config: PretrainedConfig, checkpoint: str) -> None:
-        """Refuse the checkpoint of a model that cannot do the task.
+    def check(self, config: PretrainedConfig, checkpoint: str | None) -> None:
+        """Refuse a model that cannot do the task: of a checkpoint, or of ``model.architecture`` where there is none.
 
         Raises:
-            UserError: It is one.
+            UserError: It cannot.
         """
-        if not self.fits(config):
-            raise UserError(
-                f"'{checkpoint}' is a {config.model_type} model, which is no {self.kind}",
-                where="model.checkpoint",
-                expected=self.expected,
-                hint="another model.checkpoint, or the family that fits this one (dure list)",
-            )
+        if self.fits(config):
+            return
+        name = config.model_type
+        what = f"'{name}'" if checkpoint is None else f"'{checkpoint}' is a {name} model, which"
+        where = "model.architecture" if checkpoint is None else "model.checkpoint"
+        raise UserError(
+            f"{what} is no {self.kind}",
+            where=where,
+            expected=self.expected,
+            hint=f"another {where}, or the family that fits this one (dure list)",
+        )
 
 
 SEQ2SEQ = Task(
