@@ -120,6 +120,21 @@ def test_nothing_of_the_engine_uses_the_tests_of_contracts() -> None:
     assert users == []
 
 
+def test_no_file_of_the_engine_has_more_than_400_lines_and_no_function_more_than_60() -> None:
+    long = []
+    for file in ENGINE.rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 400:
+            long.append(str(file))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[0]
+                documented = 0 if ast.get_docstring(node) is None else first.end_lineno - first.lineno + 1
+                if node.end_lineno - node.lineno + 1 - documented > 60:
+                    long.append(f"{file}: {node.name}")
+    assert not long
+
+
 def test_every_room_has_its_place_in_the_order() -> None:
     rooms = {room_of(file) for file in SOURCES}
     assert rooms <= set(ROOMS), "name the new room in ROOMS, at its place"
