@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do: once, a request to keep everything and end cleanly; twice, the end at once."""
+"""What Ctrl-C, SIGTERM and a closed terminal (SIGHUP) do: once, a request to end cleanly; twice, the end at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 STOP_FILE = "stop_requested"
 """File in the folder of a run or study that asks whatever trains there to save a checkpoint and end."""
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command: Ctrl-C, ``kill``, and a terminal that is closed or a connection that is lost."""
 INTERRUPTED_CODE = 130
 """Exit code of a command that Ctrl-C ended, as shells count it: 128 and the number of the signal."""
 STOPPING = (
@@ -69,9 +71,9 @@ _SECONDS_UNTIL_AGAIN = 0.05
 
 
 def install() -> None:
-    """Answer SIGINT and SIGTERM from now on; does nothing outside the main thread.
+    """Answer the signals that end a command from now on; does nothing outside the main thread.
 
-    SIGINT stays ignored where whoever started this process had it ignored, as a shell does with ``&``. An answer that
+    One stays ignored that whoever started this process had ignored, as a shell does with ``&`` and ``nohup``. An answer that
     Python drops, since the signal came while something was being finalised, is given again.
     """
     global _owner
@@ -80,7 +82,7 @@ def install() -> None:
     if _owner is None:
         sys.unraisablehook = _again_or(sys.unraisablehook)
     _owner = os.getpid()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _answer)
 
@@ -127,7 +129,9 @@ def _in_place_of_pythons() -> Iterator[None]:
     """Answer the signals that Python itself would answer, until the body ends."""
     global _owner
     is_main = threading.current_thread() is threading.main_thread()
-    pythons = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL} if is_main else {}
+    pythons = (
+        dict.fromkeys(ENDING, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler} if is_main else {}
+    )
     taken = {number: answer for number, answer in pythons.items() if signal.getsignal(number) == answer}
     if taken:
         _owner = os.getpid()
@@ -149,6 +153,7 @@ def _answer(number: int, frame: object) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         return
-    if _place is None or not _place.ask():
+    # A terminal that closes sends SIGHUP, and its shell another one: no second wish to end.
+    if _place is None or not (_place.ask() or number == signal.SIGHUP):
         _raised_by = number
         raise KeyboardInterrupt

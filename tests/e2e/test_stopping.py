@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
+import pty
+import select
+import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from functools import partial
 
@@ -94,6 +100,35 @@ def test_a_run_that_gets_sigterm_between_validations_goes_on_exactly(tmp_path):
     assert call(*arguments, "--output", tmp_path / "whole").code == 0
     assert numbers(cut) == numbers(tmp_path / "whole")
     assert weights_of(cut) == weights_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_keeps_what_there_is(tmp_path):
+    arguments = ["train", "transfer_bert", "--rehearse", "--output", "cut", *MORE, "rehearsal.max_steps=3000"]
+    ours, theirs = pty.openpty()
+
+    def at_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    command = shlex.join([sys.executable, "-m", "dure", *arguments])
+    shell = subprocess.Popen(
+        ["sh", "-c", f"{command}; true"], cwd=tmp_path, env=environment(),
+        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=at_terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    deadline = time.monotonic() + 300
+    while not reached(tmp_path / "cut", 7) and shell.poll() is None and time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            os.read(ours, 65536)
+    started = psutil.Process(shell.pid).children(recursive=True)
+    os.close(ours)
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
+    result = json.loads((tmp_path / "cut/result.json").read_text(encoding="utf-8"))
+    assert result["state"] == "interrupted"
+    assert last_checkpoint(tmp_path / "cut").name == f"checkpoint-{result['metrics']['steps']}"
 
 
 PROFILE = "name: two\ndevice: cpu\nmax_concurrent_trials: 2\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -73,6 +74,18 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(number, tmp_path):
     assert process.wait(timeout=20) == 0
 
 
+def test_a_closed_terminal_asks_however_often_it_says_so(tmp_path):
+    process = _started(tmp_path, "twice")
+    assert _line(process) == "ready"
+    process.send_signal(signal.SIGHUP)
+    assert {_line(process).partition(":")[0], _line(process).partition(":")[0]} == {"stopping", "asked"}
+    process.send_signal(signal.SIGHUP)
+    assert not select.select([process.stdout], [], [], 0.5)[0]
+    process.send_signal(signal.SIGTERM)
+    assert _line(process) == "KeyboardInterrupt False"
+    assert process.wait(timeout=20) == 0
+
+
 def test_outside_there_is_nothing_to_keep_and_one_signal_ends_at_once(tmp_path):
     process = _started(tmp_path, "after")
     assert _line(process) == "ready"
@@ -83,7 +96,7 @@ def test_outside_there_is_nothing_to_keep_and_one_signal_ends_at_once(tmp_path):
     assert process.wait(timeout=20) != 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_script_that_answers_no_signals_keeps_what_there_is_and_has_pythons_answers_again(number, tmp_path):
     process = _started(tmp_path, "in Python")
     assert _line(process) == "ready"

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.family.run_weights import RunWeights, weights_at
 from dure.serving.openapi import Served, Serving
+from dure.signals import ENDING
 
 HOST = "127.0.0.1"
 _PACKAGES = ("fastapi", "starlette", "uvicorn")
@@ -168,7 +169,7 @@ def _run(
         def capture_signals(self) -> Iterator[None]:
             """Take the first signal as a request to end, the second as one to end at once; give none on."""
             saved = {}
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ENDING:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     saved[number] = signal.signal(number, self._asked)
             try:
@@ -178,10 +179,11 @@ def _run(
                     signal.signal(number, handler)
 
         def _asked(self, number: int, frame: object) -> None:
-            if not self.should_exit:
-                notify("ending: what was asked is answered first; Ctrl-C again ends at once")
-            self.force_exit = self.should_exit
-            self.should_exit = True
+            is_first, self.should_exit = not self.should_exit, True
+            self.force_exit = self.force_exit or not (is_first or number == signal.SIGHUP)
+            if is_first:
+                with suppress(OSError):  # of a terminal that is closed
+                    notify("ending: what was asked is answered first; Ctrl-C again ends at once")
 
     config = uvicorn.Config(
         app,
