@@ -51,7 +51,7 @@ class Section(BaseModel):
             changes = {key: plain_value(value) for key, value in changes.items()}
         else:
             changes = flat(plain(with_overrides({}, [changes] if isinstance(changes, str) else changes)))
-        tree: dict[str, Any] = self.model_dump(mode="json")
+        tree: dict[str, Any] = self.model_dump()  # as JSON an address would lose its password
         places: dict[tuple[str, ...], str] = {}
         for key, value in changes.items():
             *sections, last = key.split(".")

@@ -10,6 +10,8 @@ import pytest
 
 from dure.config import load_experiment, load_profile
 from dure.config.data import FoldConfig
+from dure.config.loading import dump_yaml
+from dure.config.rehearsal import rehearsal_of, with_options
 from dure.errors import UserError
 from dure.studies.study import load_study
 
@@ -35,6 +37,13 @@ def test_values_of_several_sections_are_laid_over_and_the_original_stays(experim
     assert changed.training.learning_rate == experiment.training.learning_rate
     assert experiment.with_({}) == experiment
     assert experiment == load_experiment("kobart_baseline")
+
+
+def test_what_is_changed_keeps_the_password_of_an_address_which_no_record_shows(experiment):
+    given = experiment.with_("mlflow.uri=postgresql://team:hunter2@db/runs")
+    for changed in (given, given.with_({"training.epochs": 2}), rehearsal_of(given), with_options(given, samples=8)):
+        assert changed.mlflow.uri == "postgresql://team:hunter2@db/runs"
+        assert "hunter2" not in dump_yaml(changed)
 
 
 @pytest.mark.parametrize(
