@@ -24,6 +24,15 @@ MAX_NODES = 10_000
 """Most keys and values of a file, counted after its aliases were followed."""
 
 
+class _OldLoader(yaml.SafeLoader):
+    """Reads YAML as other systems do, but for dates, which are text in every key of theirs."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {  # noqa: RUF012 - PyYAML's own class attribute
+        first: [each for each in known if each[0] != "tag:yaml.org,2002:timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 @dataclass
 class Converted:
     """What became of an old file."""
@@ -62,7 +71,7 @@ def read_old(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-        old = yaml.safe_load(content.decode("utf-8-sig")) if len(content) <= MAX_BYTES else None
+        old = yaml.load(content.decode("utf-8-sig"), _OldLoader) if len(content) <= MAX_BYTES else None  # noqa: S506
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         old = None
     # The reader of dure's own files says what is wrong, and where.
@@ -148,7 +157,7 @@ def _convert_key(result: Converted, path: KeyPath, value: Any) -> None:
     if found is None and value is None:
         return
     if found is None:
-        elsewhere = [key for key in dotted_keys(Experiment) if key.rpartition(".")[2] == path[-1]]
+        elsewhere = [key for key in dotted_keys(Experiment) if _means(path, key)]
         if len(elsewhere) == 1:
             result.put(elsewhere[0], value, source)
         else:
@@ -175,6 +184,30 @@ def _convert_key(result: Converted, path: KeyPath, value: Any) -> None:
         result.put(found.key, found.value, source)
         if found.note:
             result.notes.append(f"{source}: {found.key} now; {found.note}")
+
+
+def _means(path: KeyPath, key: str) -> bool:
+    """Return whether a key of no known system is one of dure's that stands in another section.
+
+    What many things have, such as a name, a type or a dropout, counts in a section of that thing's name alone.
+    """
+    *outer, name = path
+    *sections, last = key.split(".")
+    if name.lower() != last or not sections:
+        return False
+    section = sections[-1]
+    words = ("lora", "peft", "adapter") if section == "lora" else (section,)
+    return (
+        section in _CLEAR
+        or (not outer and section in _CLEAR_ALONE)
+        or any(word in each.lower() for each in outer for word in words)
+    )
+
+
+_CLEAR = ("training", "objective", "tokenizer", "generation")
+"""Sections whose keys mean the same wherever they stand."""
+_CLEAR_ALONE = ("experiment", "model", "data")
+"""Sections whose keys do where they stand in none."""
 
 
 def _keep_one_warmup(result: Converted) -> None:

@@ -202,6 +202,60 @@ def test_lora_that_was_switched_off_stays_off():
     assert any("switched off" in note for note in converted.notes)
 
 
+def test_what_many_things_are_called_is_not_taken_for_another_things():
+    old = {
+        "model_name": "klue/bert-base",
+        "optimizer": {"name": "adamw", "learning_rate": 3e-5},
+        "lr_schedule": {"name": "cosine", "type": "cosine"},
+        "loss": {"type": "cross_entropy", "alpha": 0.5},
+        "encoder": {"dropout": 0.1},
+        "dropout": 0.1,
+        "rank": 0,
+        "vocab_size": 32000,
+        "dataset": {"name": "nsmc", "train": "a.csv", "header": None},
+        "loader": {"train": 16, "test": 32},
+    }
+    converted = convert(old, "mine", family_of_old)
+    made = checked(Experiment, converted.tree(), {}, "x")
+    assert (made.name, made.lora, made.model.quantization, made.rehearsal.vocab_size) == (
+        "mine",
+        None,
+        None,
+        2000,
+    )
+    assert (made.training.learning_rate, made.data.train, made.data.test) == (3e-5, "a.csv", None)
+    left = {note.partition(":")[0] for note in converted.notes if "left out" in note}
+    assert {"optimizer.name", "loss.type", "encoder.dropout", "dropout", "rank", "vocab_size"} <= left
+
+
+def test_a_section_that_bears_the_name_of_the_thing_says_what_it_is():
+    old = {
+        "name": "mine",
+        "checkpoint": "t5-small",
+        "peft": {"rank": 4, "dropout": 0.1},
+        "trainer": {"epochs": 2, "LEARNING_RATE": 1e-4},
+    }
+    made = checked(Experiment, convert(old, "x", family_of_old).tree(), {}, "x")
+    assert (made.name, made.model.checkpoint, made.lora.rank, made.lora.dropout) == (
+        "mine",
+        "t5-small",
+        4,
+        0.1,
+    )
+    assert (made.training.epochs, made.training.learning_rate) == (2, 1e-4)
+
+
+def test_dates_of_old_files_are_text(tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text("model_name: t5-small\nrun_name: 2024-01-31\ntags: [2024-01-31]\nfp16: no\n")
+    assert read_old(file) == {
+        "model_name": "t5-small",
+        "run_name": "2024-01-31",
+        "tags": ["2024-01-31"],
+        "fp16": False,
+    }
+
+
 def test_no_precision_at_all_is_fp32_as_it_was():
     made = convert({"model_name": "t5-small", "fp16": False}, "x", family_of_old).tree()
     assert made["training"]["precision"] == "fp32"

@@ -41,7 +41,12 @@ def test_values_of_several_sections_are_laid_over_and_the_original_stays(experim
 
 def test_what_is_changed_keeps_the_password_of_an_address_which_no_record_shows(experiment):
     given = experiment.with_("mlflow.uri=postgresql://team:hunter2@db/runs")
-    for changed in (given, given.with_({"training.epochs": 2}), rehearsal_of(given), with_options(given, samples=8)):
+    for changed in (
+        given,
+        given.with_({"training.epochs": 2}),
+        rehearsal_of(given),
+        with_options(given, samples=8),
+    ):
         assert changed.mlflow.uri == "postgresql://team:hunter2@db/runs"
         assert "hunter2" not in dump_yaml(changed)
 
