@@ -6,19 +6,19 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
 from dure.config.schema import Profile
-from dure.errors import one_line
+from dure.errors import UserError, one_line
 from dure.events import (
     SETTLED,
     Entry,
@@ -41,7 +41,7 @@ from dure.runtime.relay import Relay
 from dure.signals import Interrupted
 from dure.storage.mirror import shared_folder
 from dure.storage.pushing import StudyMirror
-from dure.studies.results import TrialRecord
+from dure.studies.results import TrialRecord, TrialResults
 from dure.studies.strategy import Strategy
 from dure.studies.streams import StudyStreams
 
@@ -84,8 +84,10 @@ class Board(tune.Callback):  # type: ignore[misc]
         self.path = path
         self.follower = follower
         self.stop_file: Path | None = None
-        self.started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._began = time.monotonic()
+        earlier = self._earlier()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.started = now if earlier is None else earlier.started
+        self._began = time.monotonic() - (0.0 if earlier is None else earlier.seconds)
         self._ended: float | None = None
         self.failure: Exception | None = None
         self._finished = False
@@ -106,6 +108,13 @@ class Board(tune.Callback):  # type: ignore[misc]
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         """Leave all of it here: Tune writes its callbacks to disk, and neither threads nor a listener's locks can be."""
         return tune.Callback, ()
+
+    def _earlier(self) -> TrialResults | None:
+        """Return the record that the sessions before have left, if there is a readable one."""
+        file = self.path / self._kind.results_file
+        with suppress(UserError):
+            return cast(TrialResults, self._kind.results.read(file)) if file.is_file() else None
+        return None
 
     def statuses(self) -> list[TrialStatus]:
         """Return where all trials stand, in the study's order."""

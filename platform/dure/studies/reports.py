@@ -118,7 +118,7 @@ def _lead(facts: Source, record: Source) -> Markup:
     lead = sentence("{} · {}", facts.mark("words"), record.mark("state"))
     if record.get("started") is not None:
         lead += sentence(
-            " · begun {} (UTC) · {} in this session",
+            " · begun {} (UTC) · {}",
             record.mark("started", written="date"),
             record.mark("seconds", written="duration"),
         )

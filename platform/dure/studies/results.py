@@ -114,8 +114,8 @@ class TrialResults(StudyResults):
     trials_key: ClassVar[str] = "experiments"
 
     started: str
-    """When this session of it began, in UTC."""
+    """When its first session began, in UTC."""
     seconds: float
-    """How long this session took."""
+    """How long its sessions took together."""
     experiments: tuple[TrialRecord, ...]
     """Its trials, in its order."""

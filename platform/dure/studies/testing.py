@@ -162,6 +162,10 @@ def _check_sessions(make: Make, folder: Path, address: str | None) -> None:
     nothing = _session(make, path, _NOWHERE)
     _require(not nothing.trained, f"nothing is left to do, and {nothing.trained} trained")
     _require(nothing.record.state == "completed", "a study that is completed does not stay so")
+    _require(
+        nothing.record.started == failed.record.started and nothing.record.seconds >= rest.record.seconds,
+        "the record has the time of its last session, and not of all",
+    )
 
 
 def _session(
