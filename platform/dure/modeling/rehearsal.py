@@ -90,8 +90,32 @@ def build_miniature(
     Raises:
         UserError: The architecture is not one for the task, or cannot be made small.
     """
-    name = model_type(experiment)
-    saved = folder_config(experiment)
+    config = small_config(experiment, task, tokenizer.pad_token_id)
+    try:
+        for key, value in (_tokens(config, tokenizer) | dict(task.config_changes)).items():
+            setattr(config, key, value)
+        # Once through its values, so that they are checked before anything is built.
+        config = type(config).from_dict(config.to_dict())
+        set_seed(experiment.experiment.seed)
+        model: PreTrainedModel = task.auto_class.from_config(config)
+        _read_a_text(model)
+    except Exception as error:
+        # Whatever an architecture raises of its own when a value does not suit it.
+        raise _unshrinkable(experiment, config, error) from error
+    if model.get_output_embeddings() is not None:
+        _make_learnable(model, separate_output=model_type(experiment) in OUTPUT_IS_SEPARATE)
+    return model
+
+
+def small_config(experiment: Experiment, task: Task, padding: int = 0) -> PretrainedConfig:
+    """Return the configuration of the checkpoint's folder, or of the architecture, in the sizes of the miniature.
+
+    ``padding`` is the id of the padding token, which decides how many positions there must be.
+
+    Raises:
+        UserError: The architecture is not said, not known, not one for the task, or cannot be made small.
+    """
+    name, saved = model_type(experiment), folder_config(experiment)
     config = saved or AutoConfig.for_model(name, **USUAL.get(name, {}))
     task.check(config, None if saved is None else experiment.model.checkpoint)
     lengths = experiment.tokenizer
@@ -100,25 +124,14 @@ def build_miniature(
         max(lengths.decoder_max_len, experiment.generation.max_length),
     )
     length = read + written if task.continues else max(read, written)
-    # RoBERTa counts positions from behind the padding's id, BART from 2.
-    positions = length + max(2, tokenizer.pad_token_id + 1)
     try:
-        shrink(config, experiment.rehearsal, positions)
-        for key, value in (_tokens(config, tokenizer) | dict(task.config_changes)).items():
-            setattr(config, key, value)
-        # Once through its values, so that they are checked before anything is built.
-        config = type(config).from_dict(config.to_dict())
-        set_seed(experiment.experiment.seed)
-        model: PreTrainedModel = task.auto_class.from_config(config)
-        _read_a_text(model)
+        # RoBERTa counts positions from behind the padding's id, BART from 2.
+        shrink(config, experiment.rehearsal, length + max(2, padding + 1))
     except UserError:
         raise
     except Exception as error:
-        # Whatever an architecture raises of its own when a value does not suit it.
         raise _unshrinkable(experiment, config, error) from error
-    if model.get_output_embeddings() is not None:
-        _make_learnable(model, separate_output=name in OUTPUT_IS_SEPARATE)
-    return model
+    return config
 
 
 @torch.no_grad()

@@ -130,7 +130,7 @@ def _check_each(
 def _check_checkpoint(experiment: Experiment) -> None:
     """Check that the checkpoint is at hand, here or on a hub that answers, and can do what is asked of it.
 
-    A rehearsal needs none; where it is a folder here, it must be of a model for the family.
+    A rehearsal needs none, but the kind of a model for the family: that of a folder, or ``model.architecture``.
     """
     from dure.modeling.hub import require_checkpoint
 
@@ -139,12 +139,10 @@ def _check_checkpoint(experiment: Experiment) -> None:
 
         require_checkpoint(experiment.model)
         require_limits(load_family(experiment))
-    elif Path(experiment.model.checkpoint, "config.json").is_file():
-        from dure.modeling.rehearsal import folder_config
+    elif (task := load_family(experiment).task()) is not None:
+        from dure.modeling.rehearsal import small_config
 
-        config, task = folder_config(experiment), load_family(experiment).task()
-        if config is not None and task is not None:
-            task.check(config, experiment.model.checkpoint)
+        small_config(experiment, task)
 
 
 def _check_disk(files: Sequence[Files], output: Path | None, notify: Notify) -> None:

@@ -36,3 +36,22 @@ def test_a_rehearsal_of_a_folder_with_another_model_is_refused_before_anything_i
             [rehearsed], files=[], profile=load_profile("cpu"), output=output, notify=lambda line: None
         )
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "architecture", "said"),
+    [
+        ("transfer_bert", "nope", "transformers knows no 'nope'"),
+        ("transfer_bert", "t5", "'t5' is no text encoder"),
+        ("transfer_bert", "null", "must know the model's type"),
+        ("causal_gemma", "gemma3", "model.architecture=gemma3_text"),
+    ],
+)
+def test_a_rehearsal_of_no_kind_that_the_family_trains_is_refused_before_anything_is_written(
+    tmp_path, experiment, architecture, said
+):
+    rehearsed = rehearsal_of(load_experiment(experiment, [f"model.architecture={architecture}"]))
+    with pytest.raises(UserError, match=said):
+        before_run(
+            [rehearsed], files=[], profile=load_profile("cpu"), output=tmp_path, notify=lambda line: None
+        )
