@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,8 +65,6 @@ class Table:
     """Names of all files."""
     places: datasets.Dataset
     """Memory-mapped file and row of every row."""
-    encoding: str | None = None
-    """Codec of the first file when it is a text; None for others."""
     skipped: tuple[Skipped, ...] = ()
     """Rows that were left out."""
     left_out: tuple[LeftOut, ...] = ()
@@ -212,9 +210,7 @@ def read_table(
                     hint="the same command, once it is whole",
                 )
 
-    return _build(
-        records(), checks, shown, names, entry_path, lambda: {"encoding": codecs[0], "notes": notes}
-    )
+    return _build(records(), checks, shown, names, entry_path, notes)
 
 
 def columns_of(source: str | Path | Sequence[str], reading: ReadingConfig) -> list[str]:
@@ -277,7 +273,7 @@ def table_from_rows(
         return table
     records = (Record(number, None, row) for number, row in enumerate(held, start=1))
     checks = Checks(fields, (source,), "error")
-    return _build(records, checks, source, (source,), entry_path, dict)
+    return _build(records, checks, source, (source,), entry_path, [])
 
 
 def draw_rows(num_rows: int, max_rows: int, seed: int) -> NDArray[np.int64]:
@@ -314,16 +310,16 @@ def _build(
     source: str,
     files: tuple[str, ...],
     entry_path: Path,
-    more_facts: Callable[[], dict[str, Any]],
+    notes: Sequence[tuple[int, str]],
 ) -> Table:
-    """Check rows, write them to the cache and open it."""
+    """Check rows, write them to the cache and open it; ``notes`` may grow while the rows are read."""
     import pyarrow
 
     roles = [field.name for field in checks.fields]
     schema = pyarrow.schema([*((role, pyarrow.string()) for role in roles), (_PLACE, pyarrow.int64())])
     num_kept = 0
 
-    with written_entry(entry_path, lambda: _facts(checks) | more_facts()) as append:
+    with written_entry(entry_path, lambda: _facts(checks) | {"notes": notes}) as append:
         batch: list[list[str]] = []
         places: list[int] = []
         size = 0
@@ -383,7 +379,6 @@ def _load(entry_path: Path, source: str, files: tuple[str, ...]) -> Table | None
         source=source,
         files=files,
         places=dataset.select_columns([_PLACE]),
-        encoding=facts.get("encoding"),
         skipped=tuple(Skipped(reason, count, tuple(rows)) for reason, count, rows in facts["skipped"]),
         left_out=tuple(LeftOut(place, ids) for place, ids in facts["left_out"]),
         absent=facts["absent"],
