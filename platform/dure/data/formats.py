@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
+from dure.config.data import ReadingConfig
 from dure.data.cells import Record
 from dure.data.delimited import DelimitedSource
 from dure.data.json_files import is_array, json_array, json_lines
@@ -27,22 +27,13 @@ class TableSource(Protocol):
         """Give the rows with the cells of ``columns``; can be called once."""
 
 
-@dataclass(frozen=True)
-class Opening:
-    """What a file is opened with."""
-
-    encoding: str = "utf-8-sig"
-    """Codec of a text; not used for others."""
-    quoting: Literal["auto", "minimal", "none"] = "auto"
-    """Whether quotes mean something in a text with separators."""
-    header: bool = True
-    """Whether the first line, or the first row of a sheet, names the columns."""
-    nested: Collection[str] = ()
-    """Columns that may hold lists and objects, which become JSON text."""
-
-
-def open_source(path: Path, opening: Opening) -> TableSource:
+def open_source(
+    path: Path, encoding: str, reading: ReadingConfig, nested: Collection[str] = ()
+) -> TableSource:
     """Open a table of any of the :data:`~dure.data.sources.SUFFIXES`.
+
+    ``encoding`` is the codec of a text, and not used for others; columns that are ``nested`` may hold lists and objects,
+    which become JSON text.
 
     Raises:
         UserError: The file is empty, its first row shows that it is damaged or of another format, or it cannot be
@@ -51,27 +42,27 @@ def open_source(path: Path, opening: Opening) -> TableSource:
     suffix = path.suffix.lower()
     match suffix:
         case ".csv" | ".tsv" | ".txt":
-            return DelimitedSource(path, opening.encoding, opening.quoting, header=opening.header)
+            return DelimitedSource(path, encoding, reading.quoting, header=reading.header)
         case ".xlsx":
-            return WorkbookSource(path, header=opening.header)
-    if not opening.header:
+            return WorkbookSource(path, header=reading.header)
+    if not reading.header:
         raise UserError(
             f"the columns of a {suffix} have names of their own",
             where=f"data.header=false ({path})",
             expected="data.header=true",
         )
     match suffix:
-        case ".json" if is_array(path, opening.encoding):
-            return json_array(path, opening.encoding, opening.nested)
+        case ".json" if is_array(path, encoding):
+            return json_array(path, encoding, nested)
         case ".json" | ".jsonl" | ".ndjson":
-            return json_lines(path, opening.encoding, opening.nested)
+            return json_lines(path, encoding, nested)
         case ".parquet":
             from dure.data.columnar import ParquetSource  # Brings pyarrow.
 
-            return ParquetSource(path, opening.nested)
+            return ParquetSource(path, nested)
         case _ if suffix == ARROW:
             from dure.data.columnar import ArrowSource
 
-            return ArrowSource(path, opening.nested)
+            return ArrowSource(path, nested)
         case _:
             raise ValueError(f"{path} was not checked to be a table")

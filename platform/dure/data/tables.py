@@ -17,7 +17,7 @@ from dure.data.checking import Checks, file_and_row, shown_place
 from dure.data.decoding import known_encoding, recognise_encoding
 from dure.data.fields import ColumnNames, fields_of, fields_of_rows, present_fields, settings_of
 from dure.data.fields import Role as Role
-from dure.data.formats import Opening, TableSource, open_source
+from dure.data.formats import TableSource, open_source
 from dure.data.sources import TEXT_SUFFIXES, files_of, shown_source
 from dure.errors import UserError, counted
 
@@ -192,8 +192,7 @@ def read_table(
 
     def records() -> Iterator[Record]:
         for number, (file, codec) in enumerate(zip(files, codecs, strict=True)):
-            opening = Opening(codec or "", reading.quoting, reading.header, nested)
-            opened = open_source(file, opening)
+            opened = open_source(file, codec, reading, nested)
             notes.extend((number, note) for note in opened.notes)
             if codec == "cp949":
                 notes.append((number, "read as CP949"))
@@ -242,13 +241,13 @@ def _first_file(
     source: str | Path | Sequence[str], reading: ReadingConfig, nested: Sequence[str] = ()
 ) -> TableSource:
     file = files_of(source)[0]
-    return open_source(file, Opening(_codec(file, reading) or "", reading.quoting, reading.header, nested))
+    return open_source(file, _codec(file, reading), reading, nested)
 
 
-def _codec(file: Path, reading: ReadingConfig) -> str | None:
-    """Return the codec of a text table; None of others."""
+def _codec(file: Path, reading: ReadingConfig) -> str:
+    """Return the codec of a text table; nothing of others."""
     if file.suffix.lower() not in TEXT_SUFFIXES:
-        return None
+        return ""
     return known_encoding(reading.encoding) if reading.encoding else recognise_encoding(file)
 
 
