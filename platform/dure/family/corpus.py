@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,21 +47,32 @@ class Corpus:
     """Split to hash of the rows of its table."""
     num_rows_in_all: int
     """Training rows of which ``data.train_ratio`` takes a part."""
-    tested: Tested | None = None
+    tested: ChosenRows | None = None
     """The rows of ``test`` as they stand in their table, when there are some."""
     split: dict[str, Any] | None = None
     """How the training table was cut into these; None when each has a table of its own, or a fold decides."""
 
 
 @dataclass(frozen=True)
-class Tested:
-    """The rows that a result is reported on, as they were read."""
+class ChosenRows:
+    """Some rows of a table that was read; of the training table when they are of a fold, or a part that is held out."""
 
-    table: Table
-    """The rows, in the order of the encoded ones."""
+    of: Table
     numbers: NDArray[np.int64]
-    """Number of each row in the checked table that it comes from, from 0: the training table when a fold or a part of
-    it is held out, else the test table."""
+    """Their numbers in it, from 0, ascending."""
+
+    @cached_property
+    def table(self) -> Table:
+        """The table of these rows; all of them are the table itself, so that what is cached of it is found."""
+        return self.of if len(self.numbers) == self.of.num_rows else self.of.select(self.numbers)
+
+    def at_most(self, limit: int | None, seed: int, what: str, notify: Notify) -> ChosenRows:
+        """Return at most ``limit`` of these rows."""
+        total = len(self.numbers)
+        if limit is None or limit >= total:
+            return self
+        notify(f"{what} on {limit:,} of {counted(total, 'row')} of {self.of.source}, drawn by seed {seed}")
+        return ChosenRows(self.of, self.numbers[draw_rows(total, limit, seed)])
 
 
 def cache_folder() -> Path:
@@ -170,12 +181,12 @@ def load_corpus(
     family.survey(surveyed)
     for message in notes_on_rows(surveyed, family.roles):
         notify(message)
-    drawn: dict[str, _Rows] = {}
+    drawn: dict[str, ChosenRows] = {}
     for split, table in splits.tables.items():
-        is_cut = split in splits.rows
-        if split == "test" and not is_cut and not _has_targets(family, table, notify):
+        of = splits.whole if split in splits.rows else table
+        if split == "test" and of is table and not _has_targets(family, table, notify):
             continue
-        rows = _Rows(splits.whole, splits.rows[split]) if is_cut else _Rows(table, np.arange(table.num_rows))
+        rows = ChosenRows(of, splits.rows.get(split, np.arange(of.num_rows)))
         if split != "train":
             drawn[split] = rows.at_most(data.max_dev_rows, measured_by, split, notify)
             continue
@@ -183,7 +194,7 @@ def load_corpus(
             rows = _without_overlap(family, rows, other, notify)
         drawn[split] = rows.at_most(data.max_train_rows, seed, "training", notify)
 
-    train = drawn["train"].table()
+    train = drawn["train"].table
     tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, train))
     encoded = _encoded(family, tokenizer, drawn, notify)
     return Corpus(
@@ -193,33 +204,13 @@ def load_corpus(
         encoded.get("test"),
         splits.hashes(),
         train.num_rows,
-        Tested(drawn["test"].table(), drawn["test"].numbers) if "test" in drawn else None,
+        drawn.get("test"),
         splits.record,
     )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of a table, by their numbers in it, which ascend."""
-
-    of: Table
-    numbers: NDArray[np.int64]
-
-    def table(self) -> Table:
-        """Return the table of these rows; all of them are the table itself, so that what is cached of it is found."""
-        return self.of if len(self.numbers) == self.of.num_rows else self.of.select(self.numbers)
-
-    def at_most(self, limit: int | None, seed: int, what: str, notify: Notify) -> _Rows:
-        """Return at most ``limit`` of these rows."""
-        total = len(self.numbers)
-        if limit is None or limit >= total:
-            return self
-        notify(f"{what} on {limit:,} of {counted(total, 'row')} of {self.of.source}, drawn by seed {seed}")
-        return _Rows(self.of, self.numbers[draw_rows(total, limit, seed)])
-
-
 def _encoded(
-    family: Family, tokenizer: PreTrainedTokenizerBase, drawn: Mapping[str, _Rows], notify: Notify
+    family: Family, tokenizer: PreTrainedTokenizerBase, drawn: Mapping[str, ChosenRows], notify: Notify
 ) -> dict[str, datasets.Dataset]:
     """Encode the rows of all splits; those of one table together, so that all its folds and parts find them again."""
     together: dict[str, list[str]] = {}
@@ -228,7 +219,7 @@ def _encoded(
     found = {}
     for splits in together.values():
         used = np.unique(np.concatenate([drawn[split].numbers for split in splits]))
-        table = _Rows(drawn[splits[0]].of, used).table()
+        table = ChosenRows(drawn[splits[0]].of, used).table
         encoded = encode_split(family, tokenizer, table, notify=notify).dataset
         for split in splits:
             numbers = drawn[split].numbers
@@ -302,9 +293,9 @@ def _part_of(family: Family, table: Table, rows: datasets.Dataset, notify: Notif
     return rows.select(part)
 
 
-def _without_overlap(family: Family, rows: _Rows, dev: Table, notify: Notify) -> _Rows:
+def _without_overlap(family: Family, rows: ChosenRows, dev: Table, notify: Notify) -> ChosenRows:
     """Return the training rows whose text validation does not have."""
-    train = rows.table()
+    train = rows.table
     inputs = [role.name for role in family.roles if role.is_input]
     shared = overlap(train, dev, inputs)
     if not len(shared):
@@ -326,4 +317,4 @@ def _without_overlap(family: Family, rows: _Rows, dev: Table, notify: Notify) ->
             where=f"data.train ({train.source})",
             hint=f"give another table than {dev.source} as data.dev",
         )
-    return _Rows(rows.of, np.delete(rows.numbers, shared))
+    return ChosenRows(rows.of, np.delete(rows.numbers, shared))

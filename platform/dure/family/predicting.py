@@ -16,7 +16,7 @@ from dure.data.writing import write_rows
 from dure.errors import UserError, typed_path
 from dure.events import Notify, silent
 from dure.family import Family, Role, load_family
-from dure.family.corpus import Tested, cache_folder, encode_split
+from dure.family.corpus import ChosenRows, cache_folder, encode_split
 from dure.family.run_weights import weights_at
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
@@ -248,7 +248,7 @@ def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) ->
 def write_predictions(
     path: Path,
     family: Family,
-    tested: Tested,
+    tested: ChosenRows,
     predictions: Sequence[Mapping[str, Any]],
     losses: Sequence[float] | None,
 ) -> None:
