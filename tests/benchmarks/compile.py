@@ -115,7 +115,7 @@ def trained(kind: str, data: Path, num_rows: int, folder: Path, *, compiles: boo
     trainer.hf.add_callback(times)
     began = cpu_seconds()
     trainer.train()
-    compiled = trainer.compiled
+    compiled = trainer.layers if compiles else None
     return {
         "rows": len(corpus.train),
         "steps": times.seconds,

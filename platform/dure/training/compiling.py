@@ -26,6 +26,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from dure.config.schema import Experiment, Profile
 from dure.errors import RunError, UserError
 from dure.events import Notify
+from dure.modeling.cpu_layers import CpuLayers
+from dure.training.arguments import kernels_of
 from dure.training.compiler import OFF, check_compile, check_compiler
 
 _MOST_GRAPHS = 64
@@ -155,19 +157,19 @@ class _Limit(logging.Filter):
         return is_news
 
 
-def compiled_of(
+def layers_of(
     experiment: Experiment, profile: Profile, model: nn.Module, notify: Notify
-) -> CompiledLayers | None:
-    """Return the layers to compile, when the experiment wants that.
+) -> CompiledLayers | CpuLayers | None:
+    """Return what the layers of a model compute by in a step, where not by themselves: their graphs, or ways of a CPU.
 
     Raises:
         UserError: As :func:`check_compile`, :func:`check_compiler` and :class:`CompiledLayers`.
     """
-    if not experiment.training.compile:
-        return None
-    check_compile(experiment, profile)
-    check_compiler(profile.device)
-    return CompiledLayers(model, notify)
+    if experiment.training.compile:
+        check_compile(experiment, profile)
+        check_compiler(profile.device)
+        return CompiledLayers(model, notify)
+    return CpuLayers(model) if kernels_of(experiment, profile) == "cpu" else None
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:

@@ -175,7 +175,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Add the gradients of what was loaded, one micro-batch or all of a step, and return their loss."""
         *before, last = _runs(inputs)
-        layers = self.parts.compiled or self.parts.cpu_layers
+        layers = self.parts.layers
         with contextlib.nullcontext() if layers is None else layers.applied():
             for batch in before:
                 with (

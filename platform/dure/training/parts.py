@@ -71,10 +71,8 @@ class Parts:
     """Order of the training rows; reshuffled in every epoch when not given."""
     batch_tokens: int | None = None
     """Most positions of a micro-batch, when the rows of a step are cut by that."""
-    compiled: CompiledLayers | None = None
-    """The layers of the model, compiled, when training uses those."""
-    cpu_layers: CpuLayers | None = None
-    """How layers that are not compiled compute on a CPU."""
+    layers: CompiledLayers | CpuLayers | None = None
+    """What the layers of the model compute by in a step, where not by themselves: their graphs, or faster ways of a CPU."""
     r_drop: float = 0.0
     """Weight of the disagreement of two passes over every row; 0 makes one pass."""
     average: WeightAverage | None = None

@@ -23,7 +23,6 @@ from dure.events import RunListener, RunStart
 from dure.family import Family
 from dure.family.predicting import Reported
 from dure.family.saved_model import write_model
-from dure.modeling.cpu_layers import CpuLayers
 from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision, resolve
@@ -35,10 +34,10 @@ from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
-from dure.training.arguments import kernels_of, total_steps, training_arguments
+from dure.training.arguments import total_steps, training_arguments
 from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule, StopCallback
 from dure.training.compiler import in_lengths
-from dure.training.compiling import compiled_of
+from dure.training.compiling import layers_of
 from dure.training.hf import Loop
 from dure.training.oom import is_out_of_memory
 from dure.training.parts import (
@@ -111,8 +110,7 @@ class ModelTrainer:
         self.foretold = forecast(self.experiment, *num_parameters(model))
         self.schedule = EvalSchedule()
         batches = in_lengths(family.batches(tokenizer, model), self.experiment)
-        self.compiled = compiled_of(self.experiment, profile, model, worker.notify)
-        self.cpu_layers = CpuLayers(model) if kernels_of(self.experiment, profile) == "cpu" else None
+        self.layers = layers_of(self.experiment, profile, model, worker.notify)
         self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, self.precision)
         self.hf = Loop(
@@ -148,8 +146,7 @@ class ModelTrainer:
             ),
             sampler=sampler_of(experiment, train_dataset, batches, self.worker.num_workers),
             batch_tokens=self.batch_tokens,
-            compiled=self.compiled,
-            cpu_layers=self.cpu_layers,
+            layers=self.layers,
             r_drop=experiment.objective.r_drop,
             average=average,
             rate_factors=None

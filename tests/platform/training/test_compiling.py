@@ -14,8 +14,9 @@ from dure.config import load_profile
 from dure.errors import RunError, UserError
 from dure.family import load_family
 from dure.files import read_json_lines
+from dure.modeling.cpu_layers import CpuLayers
 from dure.training.compiler import check_compile, check_compiler
-from dure.training.compiling import CompiledLayers, compiled_of
+from dure.training.compiling import CompiledLayers, layers_of
 from dure.training.run import RunRequest, run
 
 from .test_objective_of_a_step import FirstGradients, uneven  # noqa: F401 - a fixture
@@ -135,11 +136,11 @@ def test_what_is_not_compiled_is_refused_with_its_keys(tiny, cpu, monkeypatch):
         CompiledLayers(torch.nn.Linear(2, 2), [].append)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="the compiler no-such-compiler is missing") as error:
-        compiled_of(experiment, cpu, t5(), [].append)
+        layers_of(experiment, cpu, t5(), [].append)
     assert "apt install" in error.value.hint
     monkeypatch.delenv("CXX")
     assert check_compiler("cpu").endswith("++")
-    assert compiled_of(tiny("t5", "full"), cpu, t5(), [].append) is None
+    assert isinstance(layers_of(tiny("t5", "full"), cpu, t5(), [].append), CpuLayers)
 
 
 def without_dropout(model):
@@ -162,7 +163,7 @@ def test_a_step_of_training_has_the_gradients_of_plain_layers_and_lengths_in_eig
         trainer = made(experiment, cpu, tmp_path / str(way), without_dropout, told=told)
         if way:
             quick = CompiledLayers(trainer.model, told.append, backend="aot_eager")
-            trainer.hf.parts = dataclasses.replace(trainer.hf.parts, compiled=quick)
+            trainer.hf.parts = dataclasses.replace(trainer.hf.parts, layers=quick)
         seen = FirstGradients()
         trainer.hf.add_callback(seen)
         lengths = {each["input_ids"].shape[1] for each in trainer.hf.get_train_dataloader()}

@@ -57,7 +57,7 @@ def test_loss_and_gradient_of_a_step_are_those_of_the_formula(
     labels = batch["labels"]
     twice = trainer.hf.batches.inputs({name: torch.cat([x, x]) for name, x in batch.items()})
     torch.manual_seed(1)
-    with trainer.cpu_layers.applied():  # so that the same is dropped
+    with trainer.layers.applied():  # so that the same is dropped
         first, second = model(**twice).logits.chunk(2)
     assert not torch.allclose(first, second)
     kind = Bernoulli if more else Categorical
