@@ -48,7 +48,8 @@ class Logger:
         """Take what is printed from now on, until :meth:`stop_redirect`; again it changes nothing."""
         if self._replaced is None:
             self._replaced = sys.stdout, sys.stderr
-            sys.stdout, sys.stderr = (self._both(stream) for stream in self._replaced)
+            shown = self._replaced if self.print_also else (None, None)
+            sys.stdout, sys.stderr = (_Both(self._file, each) for each in shown)
 
     def stop_redirect(self) -> None:
         """Let go of what is printed."""
@@ -60,9 +61,6 @@ class Logger:
         """Let go of everything; a closed log stays closed."""
         self.stop_redirect()
         self._file.close()
-
-    def _both(self, shown: TextIO) -> TextIO:
-        return _Both(self._file, shown if self.print_also else None)  # type: ignore[return-value]
 
     def __enter__(self) -> Self:
         self.start_redirect()

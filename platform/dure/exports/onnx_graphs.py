@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from dure.errors import UserError
 from dure.exports.formats import Format, Trained
-from dure.modeling.export import merged_or_same
+from dure.modeling.export import merged
 from dure.modeling.onnx_model import DECODER, ENCODER, MODEL
 
 _OPSET = 18
@@ -37,7 +37,7 @@ class OnnxGraphs(Format):
     def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:
         """Export the model in fp32, with any number of rows and any length of text."""
         # A copy: what is compared with the export afterwards must not be changed by it.
-        model = copy.deepcopy(merged_or_same(trained.model)).to("cpu", torch.float32).eval()
+        model = copy.deepcopy(merged(trained.model)).to("cpu", torch.float32).eval()
         model.set_attn_implementation("eager")
         model.config.save_pretrained(folder)
         trained.tokenizer.save_pretrained(folder)

@@ -7,8 +7,7 @@ are compared with is rounded to a 65,536th. What is kept is scaled by that round
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch.nn import functional
@@ -21,18 +20,14 @@ _PER_DRAW = 4
 _own = functional.dropout
 
 
-@contextmanager
-def dropout_from_bits() -> Iterator[None]:
+def dropout_from_bits() -> AbstractContextManager[None]:
     """Let what calls ``torch.nn.functional.dropout``, as ``nn.Dropout`` does, drop so while the body runs."""
-    with replaced(functional, "dropout", _dropout):
-        yield
+    return replaced(functional, "dropout", _dropout)
 
 
-@contextmanager
-def fused_dropout() -> Iterator[None]:
+def fused_dropout() -> AbstractContextManager[None]:
     """Let dropout keep for the backward pass what its kernel on CUDA keeps: a byte for every element."""
-    with replaced(functional, "dropout", _fused):
-        yield
+    return replaced(functional, "dropout", _fused)
 
 
 def dropout_factors(like: torch.Tensor, p: float) -> torch.Tensor:

@@ -23,20 +23,20 @@ def export(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBas
 
     The model itself stays as it is. Adapted models are merged and saved in fp32, from 4-bit weights too.
     """
-    plain = merged_or_same(model)
+    plain = merged(model)
     with written_beside(folder) as beside:
         plain.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
 
 
-def merged_or_same(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """Return a model without adapters: the merged one, or the model itself when it has none."""
-    return merged(model) if isinstance(model, PeftModel) else model
+def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return a model itself when it has no adapters; else a plain one in fp32 that computes the same.
 
-
-def merged(adapted: PeftModel) -> PreTrainedModel:
-    """Return a plain model in fp32 that computes what ``adapted`` computes, sharing no trained weight with it."""
-    base = adapted.get_base_model()
+    That one shares no trained weight with the model.
+    """
+    if not isinstance(model, PeftModel):
+        return model
+    base = model.get_base_model()
     weights = _merged_weights(base)
     config = copy.deepcopy(base.config)
     if hasattr(config, "quantization_config"):

@@ -10,17 +10,14 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[str]:
-    """Make every token whole in ``tokenizer`` and return those that it did not know, in order.
+def add_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> None:
+    """Make every token whole in ``tokenizer``.
 
     They are not marked as special in the tokenizer's sense: decoding with ``skip_special_tokens`` must keep
     a speaker such as ``#Person1#``, which is part of the text.
     """
-    known = set(tokenizer.get_vocab())
-    new = [token for token in dict.fromkeys(tokens) if token not in known]
     # A token that the vocabulary has is added as well: only that makes it whole inside a longer word.
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in tokens])
-    return new
 
 
 def close_with_eos(tokenizer: PreTrainedTokenizerBase) -> None:

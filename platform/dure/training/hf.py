@@ -276,16 +276,12 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
         Under ZeRO 3 the output layer is whole only while the model runs, so that they must.
         """
-        inputs = self._no_cache | inputs
+        inputs = no_cache(self.model) | inputs
         defers = self.parts.objective.takes_projected and needs_loss_only
         if defers and not is_deepspeed_zero3_enabled():
             with deferred(self.model):
                 return model(**inputs)
         return model(**inputs)
-
-    @cached_property
-    def _no_cache(self: Any) -> dict[str, bool]:
-        return no_cache(self.model)
 
     def create_optimizer(self: Any, model: Any = None) -> torch.optim.Optimizer:
         """Make the optimizer, whose groups are parted by the factors on their rates; the largest comes first."""
@@ -366,17 +362,14 @@ def _runs(loaded: Batch | list[Batch]) -> list[Batch]:
     return loaded if isinstance(loaded, list) else [loaded]
 
 
-@contextlib.contextmanager
-def _texts_ahead(loader: Any, write: _Write) -> Iterator[None]:
+def _texts_ahead(loader: Any, write: _Write) -> contextlib.AbstractContextManager[None]:
     """Let what a loader loads pass through ``write`` before accelerate sees which batch is the last.
 
     So the last one is known for what it is when its rows are gathered, however many batches were taken before.
     """
     if not isinstance(loader, DataLoaderShard):
-        yield
-        return
-    with replaced(loader, "base_dataloader", _Loader(loader.base_dataloader, write)):
-        yield
+        return contextlib.nullcontext()
+    return replaced(loader, "base_dataloader", _Loader(loader.base_dataloader, write))
 
 
 class _Loader:

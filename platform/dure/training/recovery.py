@@ -112,7 +112,7 @@ class Recovery:
         if not is_last:
             return None
         attempts = 1
-        while self._anyone(now.has_failed):
+        while self._agreed(int(now.has_failed), distributed.ReduceOp.MAX):  # on any worker
             attempts = self._settle(now, step, attempts)
             self.model.zero_grad(set_to_none=True)
             _set_random_state(now.random)
@@ -244,10 +244,6 @@ class Recovery:
         number = torch.tensor(value, device=next(self.model.parameters()).device)
         distributed.all_reduce(number, by)
         return int(number)
-
-    def _anyone(self, has_failed: bool) -> bool:
-        """Whether any worker has failed; asks all of them."""
-        return bool(self._agreed(int(has_failed), distributed.ReduceOp.MAX))
 
     def _average_gradients(self) -> None:
         """Average the gradients over the workers; a parameter that took no part here gives zeros."""

@@ -101,9 +101,10 @@ def test_special_tokens_stay_whole_beside_particles_and_survive_decoding(
 def test_only_unknown_tokens_are_new(checkpoints: dict[str, Path]) -> None:
     tokenizer = load_tokenizer(experiment_of("t5", checkpoints["t5"]), no_texts)
     size = len(tokenizer)
-    assert add_special_tokens(tokenizer, ["#Person1#", "<결론>", "<결론>"]) == ["<결론>"]
-    assert len(tokenizer) == size + 1
-    assert add_special_tokens(tokenizer, ["#Person1#", "<결론>"]) == []
+    for _ in range(2):
+        add_special_tokens(tokenizer, ["#Person1#", "<결론>", "<결론>"])
+        assert len(tokenizer) == size + 1
+        assert tokenizer.convert_tokens_to_ids("<결론>") == size
 
 
 def test_a_tokenizer_that_forgets_the_end_is_made_to_write_it(
