@@ -11,11 +11,14 @@ import atexit
 import gc
 import importlib.metadata
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
+
+from dure.errors import UserError
 
 _YOUNG, _OLD = 100_000, 50
 """New containers before the young are collected (Python: 700), and collections before older ones are (10)."""
@@ -64,6 +67,19 @@ def collect_as_usual() -> None:
         gc.set_threshold(*_usual)
         _usual.clear()
         gc.freeze()
+
+
+def require_packages(names: Iterable[str], *, extra: str, where: str) -> None:
+    """Check that packages are installed, which an extra of dure brings; ``where`` says what needs them.
+
+    Raises:
+        UserError: One is not.
+    """
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{', '.join(missing)} is not installed", where=where, hint=f"pip install 'dure[{extra}]'"
+        )
 
 
 def version_of(package: str) -> str | None:

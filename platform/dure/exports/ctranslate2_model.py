@@ -25,7 +25,6 @@ class CTranslate2Model(Format):
     """``ctranslate2/`` with the model, and the tokenizer beside it."""
 
     packages: ClassVar[tuple[str, ...]] = ("ctranslate2",)
-    extra = "ctranslate2"
     tolerance = 0.0
 
     def differs(self, model: PreTrainedModel) -> str:

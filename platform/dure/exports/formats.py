@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dure.config.schema import Experiment
-from dure.errors import UserError
 from dure.family import Family
 from dure.family.contract import ExportFormat
+from dure.imports import require_packages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,9 +34,7 @@ class Format(ABC):
     """One format of exports."""
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """Modules that it needs beside those of dure."""
-    extra: ClassVar[str] = ""
-    """The optional extra of dure that installs them."""
+    """Modules that it needs beside those of dure, which the extra of its name installs."""
     tolerance: ClassVar[float]
     """Largest difference between two numbers of predictions that counts as none."""
 
@@ -59,13 +56,7 @@ class Format(ABC):
         Raises:
             UserError: One is not.
         """
-        missing = [each for each in self.packages if importlib.util.find_spec(each) is None]
-        if missing:
-            raise UserError(
-                f"{', '.join(missing)} is not installed",
-                where=f"--format {name}",
-                hint=f"pip install 'dure[{self.extra}]'",
-            )
+        require_packages(self.packages, extra=name, where=f"--format {name}")
 
 
 class Transformers(Format):

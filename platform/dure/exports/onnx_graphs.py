@@ -31,7 +31,6 @@ class OnnxGraphs(Format):
     """
 
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
-    extra = "onnx"
     tolerance = 1e-3
 
     def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:

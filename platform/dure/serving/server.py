@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib.util
 import logging
 import os
 import signal
@@ -23,23 +22,10 @@ from dure.serving.openapi import Served, Serving
 from dure.signals import ENDING
 
 HOST = "127.0.0.1"
-_PACKAGES = ("fastapi", "starlette", "uvicorn")
+PACKAGES = ("fastapi", "starlette", "uvicorn")
 _MOST_WAITING = 1024
 """Requests that may wait for a replica."""
 _SHORTEST_TOKEN = 16
-
-
-def require_packages() -> None:
-    """Check that what serves is installed.
-
-    Raises:
-        UserError: It is not.
-    """
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"{', '.join(missing)} is not installed", where="dure serve", hint="pip install 'dure[serve]'"
-        )
 
 
 def serve_models(

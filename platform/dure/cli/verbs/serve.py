@@ -10,6 +10,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import notify, print_result
+from dure.imports import require_packages
 
 TOKEN = "DURE_SERVE_TOKEN"
 """Environment variable with the token, where no file is given."""
@@ -60,10 +61,10 @@ def serve(
     """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it cleanly."""
     from dure.family.run_weights import weights_at
     from dure.serving.openapi import Serving
-    from dure.serving.server import read_token, require_packages, serve_models
+    from dure.serving.server import PACKAGES, read_token, serve_models
     from dure.studies.crossval.driver import fold_runs
 
-    require_packages()
+    require_packages(PACKAGES, extra="serve", where="dure serve")
     asked = Serving(
         port=port,
         num_replicas=replicas,
