@@ -307,7 +307,7 @@ class Preference(Causal):
         model = self._reference
         batches = self.batches(tokenizer, model)
         training = self.experiment.training
-        at_once = training.eval_batch_size or training.batch_size
+        at_once = training.rows_evaluated
         found = np.zeros((len(features["length"]), 2), dtype=np.float32)
         order = length_order(features["length"])
         precision = resolve(training.precision, profile, model.config.model_type, silent)

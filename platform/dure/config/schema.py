@@ -180,6 +180,11 @@ class TrainingConfig(Section):
         """Rows that one optimiser step sees."""
         return self.batch_size * self.gradient_accumulation_steps
 
+    @property
+    def rows_evaluated(self) -> int:
+        """Rows in one pass of a validation, or of a prediction that does not say how many."""
+        return self.eval_batch_size or self.batch_size
+
 
 class ObjectiveConfig(Section):
     """The loss that training minimises; validation reports the plain one, so that objectives compare."""

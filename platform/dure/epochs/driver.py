@@ -157,8 +157,7 @@ class _Judge:
         train: datasets.Dataset,
         device: torch.device,
     ) -> None:
-        training = family.experiment.training
-        self.batch_size = training.eval_batch_size or training.batch_size
+        self.batch_size = family.experiment.training.rows_evaluated
         self.objective = family.objective(model, train)
         self.batches = family.batches(tokenizer, model)
         self.device = device

@@ -59,8 +59,7 @@ def predict_rows(
     """
     from dure.data.batching import length_order
 
-    training = family.experiment.training
-    size = batch_size or training.eval_batch_size or training.batch_size
+    size = batch_size or family.experiment.training.rows_evaluated
     lengths = [row["length"] for row in rows] if isinstance(rows, list) else rows["length"][:]
     order = length_order(lengths)
     groups = [order[start : start + size] for start in range(0, len(order), size)]
@@ -114,8 +113,7 @@ def read_answers(
     import numpy as np
     import torch
 
-    training = family.experiment.training
-    batch_size = training.eval_batch_size or training.batch_size
+    batch_size = family.experiment.training.rows_evaluated
     if family.predicts == "text":
         answers = np.where(answers < 0, int(tokenizer.pad_token_id or 0), answers)
     found = []

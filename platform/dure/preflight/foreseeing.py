@@ -95,7 +95,7 @@ def _changes(
     """Give other settings with the same effective batch, those that cost least time first."""
     training = experiment.training
     step, written = parts["gradients"] + parts["activations"], parts["generation"]
-    rows = training.eval_batch_size or training.batch_size
+    rows = training.rows_evaluated
     if written > step and rows > 1:
         # While validation takes most, nothing of training makes a difference.
         fewer = max(1, rows * step // written)

@@ -56,8 +56,7 @@ def serve_models(
     weights = [weights_at(run) for run in runs]
     with trusting(trust_code):
         family = weights[0].family(notify)
-    training = family.experiment.training
-    batch_size = asked.batch_size or training.eval_batch_size or training.batch_size
+    batch_size = asked.batch_size or family.experiment.training.rows_evaluated
     figures = Figures()
     with ExitStack() as open_:
         listening = open_.enter_context(bound(asked.port))

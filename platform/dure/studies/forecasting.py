@@ -140,7 +140,7 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
     The run remembers that itself. Its first validation takes longer than those after it.
     """
     notify(f"{experiment.name}: training {steps} steps to measure the pace")
-    rows = _BATCHES * (experiment.training.eval_batch_size or experiment.training.batch_size)
+    rows = _BATCHES * experiment.training.rows_evaluated
     changes: dict[str, Any] = {
         "training.max_steps": steps,
         "training.log_every": max(1, min(experiment.training.log_every, steps // 4)),

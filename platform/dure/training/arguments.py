@@ -115,7 +115,6 @@ def training_arguments(
     ``deepspeed`` has the settings by which that shares out the model.
     """
     training = experiment.training
-    eval_rows = training.eval_batch_size or training.batch_size
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "run_name": experiment.name,
@@ -123,7 +122,7 @@ def training_arguments(
         # Given always: by itself the trainer goes on to max_steps, however many epochs that takes.
         "max_steps": total_steps(experiment, num_rows),
         "per_device_train_batch_size": loaded_rows(experiment, num_workers),
-        "per_device_eval_batch_size": max(1, eval_rows // num_workers),
+        "per_device_eval_batch_size": max(1, training.rows_evaluated // num_workers),
         # The micro-batches of a step that is cut by tokens are in what is loaded at once.
         "gradient_accumulation_steps": training.gradient_accumulation_steps
         if training.batch_tokens is None

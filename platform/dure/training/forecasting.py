@@ -268,8 +268,7 @@ def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision:
         return 0
     from dure.modeling.decoder_slots import BATCHES_AT_ONCE
 
-    training, said, config = family.experiment.training, family.experiment.generation, model.config
-    rows = training.eval_batch_size or training.batch_size
+    rows, said, config = family.experiment.training.rows_evaluated, family.experiment.generation, model.config
     rows *= BATCHES_AT_ONCE if config.is_encoder_decoder else 1
     texts = rows * said.num_beams
     layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)

@@ -132,14 +132,14 @@ def timing_of(
     """
     experiment, training, how = family.experiment, family.experiment.training, family.validates
     positions, steps = step_positions(experiment, rows, batches, workers), total_steps(experiment, len(rows))
-    eval_rows, written = training.eval_batch_size or training.batch_size, experiment.generation
+    written = experiment.generation
     beams = written.num_beams if how == "text" else 1
     text = f" {beams} beams {written.min_length}-{written.max_length}" if how == "text" else ""
     return Timing(
         device=device,
         model=_model(experiment, model, workers),
         precision=precision,
-        validates=f"{how} x{eval_rows}{text}",
+        validates=f"{how} x{training.rows_evaluated}{text}",
         flops=flops * float(positions.mean()),
         slower=_SLOWER_TEXT * beams if how == "text" else 1.0,
         rows=training.effective_batch_size,

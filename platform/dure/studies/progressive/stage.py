@@ -83,7 +83,7 @@ def stage_experiment(
             "training.keep_epochs_limit": study.epochs_per_stage,
             "training.batch_size": batch_size,
             "training.gradient_accumulation_steps": training.effective_batch_size // batch_size,
-            "training.eval_batch_size": training.eval_batch_size or training.batch_size,
+            "training.eval_batch_size": training.rows_evaluated,
             "training.evaluate_untrained": training.evaluate_untrained and number == 1,
             "data.train_ratio": ratio,
         }
