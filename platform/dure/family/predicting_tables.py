@@ -77,9 +77,9 @@ def predict_file(
     source: str,
     output: Path,
     *,
-    overrides: Sequence[str] = (),
-    force: bool = False,
-    resume: bool = False,
+    overrides: Sequence[str],
+    force: bool,
+    resume: bool,
     profile: Profile,
     spread: Spread | None = None,
     progress: Callable[[int, int], None],
@@ -87,7 +87,7 @@ def predict_file(
 ) -> dict[str, Any]:
     """Predict the rows of a table with the final models of runs, and write them in the table's order.
 
-    Rows go to the disk as they are read, encoded and predicted: memory does not grow with the table, but for 16 bytes
+    The files were looked at by :func:`check_files`. Rows go to the disk as they are read, encoded and predicted: memory does not grow with the table, but for 16 bytes
     of every id and the ids of rows that are skipped. What was predicted of a file that a kill left without an end stays beside it.
 
     Args:
@@ -107,16 +107,12 @@ def predict_file(
         ``rows`` (predicted ones), ``skipped``, ``output`` and ``models``.
 
     Raises:
-        UserError: A folder holds no finished run, the table is not what the family needs, the output cannot be
-            written or is there, or the family's predictions cannot be put together.
+        UserError: The table is not what the family needs, the output cannot be written or came there meanwhile, or the
+            family's predictions cannot be put together.
     """
     import torch
 
-    blocks = PredictedBlocks(output)
-    if resume and (outcome := blocks.finished()) is not None:
-        return outcome
-    check_files(runs, source, output, overrides=overrides, force=force, resume=resume)
-    threads = torch.get_num_threads()
+    blocks, threads = PredictedBlocks(output), torch.get_num_threads()
     family = weights_at(runs[0]).family(notify, overrides)
     if len(runs) > 1 and type(family).combine is Family.combine:
         family.combine([])  # raises, before hours of computing
@@ -160,9 +156,9 @@ def check_files(
     source: str,
     output: str | Path | None,
     *,
-    overrides: Sequence[str] = (),
-    force: bool = False,
-    resume: bool = False,
+    overrides: Sequence[str],
+    force: bool,
+    resume: bool,
 ) -> Path:
     """Check what :func:`predict_file` is given as far as that is known without a model, and without importing torch.
 

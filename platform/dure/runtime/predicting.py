@@ -65,6 +65,8 @@ def predict_table(
             where=f"--address {where.address}",
             hint="--workers N with it, or neither",
         )
+    if resume and output is not None and (said := PredictedBlocks(Path(output)).finished()) is not None:
+        return said
     files: dict[str, Any] = {"overrides": overrides, "force": force, "resume": resume}
     # What is wrong with the files is told before torch looks for the machine.
     output = check_files(runs, source, output, **files)

@@ -13,6 +13,7 @@ from dure.family import predicted_blocks, predicting_tables
 from dure.family.predicting import predict_rows
 from dure.family.predicting_tables import predict_file, rows_of
 from dure.runs.folder import EVENTS_FILE
+from dure.runtime.predicting import Where, predict_table
 
 
 class Killed(BaseException):
@@ -57,11 +58,14 @@ def table(tmp_path):
 
 @pytest.fixture
 def predict(cpu, table):
-    def call(runs, output, *, said=None, progress=lambda done, total: None, **options):
-        return predict_file(
-            runs, str(table), output, overrides=["data.on_bad_row=skip"], profile=cpu, progress=progress,
-            notify=(lambda message: None) if said is None else said.append, **options,
-        )  # fmt: skip
+    def call(
+        runs, output, *, said=None, progress=lambda done, total: None, force=False, resume=False, spread=None
+    ):
+        how = {"overrides": ["data.on_bad_row=skip"], "force": force, "resume": resume, "progress": progress}
+        how["notify"] = (lambda message: None) if said is None else said.append
+        if spread is not None:
+            return predict_file(runs, str(table), output, profile=cpu, spread=spread, **how)
+        return predict_table(runs, str(table), output, where=Where(cpu), **how)
 
     return call
 
