@@ -79,7 +79,6 @@ class Projected:
     layer: _Layer
     after: tuple[tuple[Callable[..., torch.Tensor], Any], ...] = ()
     autocast: torch.dtype | None = None
-    tokens_at_once: int | None = None
 
     @property
     def is_product(self) -> bool:
@@ -163,11 +162,10 @@ class Projected:
 
 
 @contextmanager
-def deferred(model: nn.Module, tokens_at_once: int | None = None) -> Iterator[None]:
+def deferred(model: nn.Module) -> Iterator[None]:
     """Let the output layer of a model give :class:`Projected` in place of logits while the body runs.
 
-    A model without an output layer stays as it is. A chunk has ``tokens_at_once`` tokens; when not given, as many as
-    make logits of a size that suits the device.
+    A model without an output layer stays as it is.
     """
     known: Any = model
     module = known.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -178,12 +176,8 @@ def deferred(model: nn.Module, tokens_at_once: int | None = None) -> Iterator[No
 
     def forward(hidden: torch.Tensor) -> Projected:
         device = hidden.device.type
-        return Projected(
-            hidden,
-            layer,
-            autocast=torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
-            tokens_at_once=tokens_at_once,
-        )
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return Projected(hidden, layer, autocast=autocast)
 
     layer.defer(forward)
     try:
@@ -236,8 +230,7 @@ def at(logits: Projected, places: torch.Tensor) -> Projected:
 
 
 def _tokens_at_once(logits: Projected) -> int:
-    if logits.tokens_at_once is not None:
-        return logits.tokens_at_once
+    """Return the tokens of a chunk, whose logits are of a size that suits the device."""
     with torch.no_grad():
         vocabulary = logits.of(logits.hidden.reshape(-1, logits.hidden.shape[-1])[:1]).shape[-1]
     return max(_LEAST_TOKENS, _CHUNK_BYTES.get(logits.device.type, 32 * 1024**2) // (4 * vocabulary))

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from dure.data.collating import padded
+from dure.modeling import output_layer
 from dure.modeling.lora import AdaptedSeq2Seq
 from dure.modeling.objectives import IGNORED, TokenCrossEntropy
 from dure.modeling.output_layer import Projected, deferred
@@ -22,7 +23,13 @@ from dure.modeling.rows import train_rows
 
 from .tiny_models import build
 
-VOCABULARY, TOKENS_AT_ONCE = 320, 5
+VOCABULARY = 320
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute five tokens at a time, so that small batches have several chunks."""
+    monkeypatch.setattr(output_layer, "_tokens_at_once", lambda logits: 5)
 
 
 def bart() -> PreTrainedModel:
@@ -102,7 +109,7 @@ def loss_and_gradients(
     model.zero_grad()
     model.eval()
     if chunked:
-        with deferred(model, TOKENS_AT_ONCE):
+        with deferred(model):
             outputs = model(**given)
     else:
         outputs = model(**given)
@@ -129,7 +136,7 @@ def test_losses_of_rows_are_those_of_the_whole_logits(kind: str) -> None:
     given, labels = batch_for(model)
     with torch.no_grad():
         expected = objective.row_losses(model(**given)["logits"], labels)
-        with deferred(model, TOKENS_AT_ONCE):
+        with deferred(model):
             outputs = model(**given)
         found = objective.row_losses(outputs["logits"].float(), labels)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
@@ -160,8 +167,8 @@ class Largest(TorchDispatchMode):
 def test_the_whole_logits_never_exist(kind: str) -> None:
     model = MODELS[kind]()
     given, labels = batch_for(model)
-    for tokens, is_whole in ((None, True), (TOKENS_AT_ONCE, False)):
-        with Largest() as largest, deferred(model, tokens):
+    for is_whole in (True, False):
+        with Largest() as largest, deferred(model):
             outputs = model(**given)
         with largest:
             loss = (
@@ -183,7 +190,7 @@ def test_accelerate_lets_them_be_where_it_computes_in_bf16(monkeypatch) -> None:
     model = bart()
     given, labels = batch_for(model)
     model.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(model.forward))
-    with deferred(model, TOKENS_AT_ONCE):
+    with deferred(model):
         outputs = model(**given)
     TokenCrossEntropy()(outputs, labels).backward()
     assert model.get_input_embeddings().weight.grad is not None
