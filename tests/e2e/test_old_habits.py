@@ -128,7 +128,7 @@ def test_validation_of_a_gpu_profile_without_the_gpu_skips_what_needs_it():
         (("--output_dir", "x"), "leave it out; --output DIR says where a run goes"),
         (("-xyz", "1"), "dure train --help"),
         (("--config",), "leave it out; the file or name of an experiment stands behind the verb"),
-        (("lora_target=all",), "leave it out; lora.targets names the layers"),
+        (("lora_target=all",), "'lora.targets=[all-linear]'"),
     ],
 )
 def test_options_of_other_scripts_are_answered_with_the_setting_that_they_are_here(words, remedy):
@@ -137,7 +137,7 @@ def test_options_of_other_scripts_are_answered_with_the_setting_that_they_are_he
     assert f"  try: {remedy}" in told.err
     if "=" in remedy.partition(";")[0]:
         setting = remedy.partition(";")[0].partition(",")[0]
-        assert call("train", "kobart_baseline", setting, "--dry-run").code == 0
+        assert call("train", "kobart_baseline", setting.strip("'"), "--dry-run").code == 0
 
 
 def test_an_option_that_there_is_stays_one():

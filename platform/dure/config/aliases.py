@@ -56,7 +56,7 @@ model.quantization.double | bnb_4bit_use_double_quant use_double_quant use_neste
 lora.rank | lora_rank lora_r lora.r qlora.r qlora.rank peft.r
 lora.alpha | lora_alpha qlora.alpha
 lora.dropout | lora_dropout qlora.dropout
-lora.targets | target_modules lora_target_modules lora_target
+lora.targets | target_modules lora_target_modules lora_target lora_target_linear
 tokenizer.encoder_max_len | tokenizer.max_length max_source_length max_input_length max_seq_length max_seq_len max_len
     sequence_len cutoff_len model_max_length max_prompt_length
 tokenizer.decoder_max_len | max_target_length max_output_length
@@ -142,7 +142,6 @@ adapters are plain LoRA: lora.rank, alpha, dropout, targets | bias task_type fan
     use_dora peft_use_dora peft_use_rslora loraplus_lr_ratio loraplus_lr_embedding lora_fan_in_fan_out
 new tokens and new heads are trained whole by themselves | modules_to_save lora_modules_to_save additional_target
 a section lora says so; without one the whole model trains | use_peft use_lora finetuning_type
-lora.targets names the layers that get adapters | lora_target_linear
 `family` says what is trained, and `task` how | stage rl rl_beta pref_beta pref_loss pref_ftx dpo_beta rpo_alpha loss_type
 task.packing of instruction fine-tuning, which is on by itself | packing sample_packing eval_packing eval_sample_packing
     neat_packing pad_to_sequence_len
@@ -225,6 +224,7 @@ _VALUES: dict[str, Mapping[str, Any]] = {
     "training.group_by_length": {"group_by_length": True, "random": False},
     "objective.class_weights": {"true": "balanced", "balanced": "balanced", "false": UNSAID},
     "model.quantization": _QUANTIZED,
+    "lora_target_linear": {"true": ["all-linear"], "false": UNSAID},
     "quantization_bit": {"4": _QUANTIZED["true"]},
     "adapter": {"qlora": _QUANTIZED["true"]},
     "report_to": {
@@ -275,10 +275,8 @@ def successor(path: Sequence[str], value: Any) -> Successor | None:
         return Successor(None, None, f"{key} is what the checkpoint's own configuration says")
     if names[-1] in ("val_set_size", "val_size"):
         return _held_out(value)
-    if key == "lora.targets" and value in ("all", "all-linear"):
-        return Successor(None, None, "lora.targets names the layers that get adapters")
     if key == "lora.targets" and isinstance(value, str):
-        value = [value]
+        value = ["all-linear" if value == "all" else value]
     said = value if isinstance(value, list) else [value]
     known = [values[text] for each in said or ["none"] if (text := str(each).lower()) in values]
     if not known:

@@ -224,7 +224,7 @@ _TARGETS = {
     "t5": ("q", "v"),
     "bart": ("q_proj", "v_proj"),
     "bert": ("query", "value"),
-    "causal": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "causal": ("all-linear",),
 }
 """Layers that get adapters where the old file does not say which."""
 _CAUSAL = re.compile(

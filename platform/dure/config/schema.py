@@ -92,7 +92,7 @@ class LoraConfig(Section):
     dropout: Float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout before the adapters."""
     targets: tuple[Text, ...] = Field(min_length=1)
-    """Names of the layers that get an adapter; each must match at least one layer of the model."""
+    """Names of the layers that get an adapter, each of at least one layer, or ``all-linear``: all but the output layer."""
 
 
 class TrainingConfig(Section):

@@ -1,4 +1,4 @@
-"""Low-rank adapters: targets checked against the model, new tokens trained, checkpoints small."""
+"""Low-rank adapters: new tokens trained, checkpoints small."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import peft
 import torch
 from peft.tuners.lora import model as peft_lora
 from peft.utils import ModulesToSaveWrapper
-from rapidfuzz import fuzz, process
 from torch import nn
 from transformers import PreTrainedModel
 
 from dure.config.schema import LoraConfig
-from dure.errors import UserError
+from dure.modeling.lora_targets import checked_targets, matches
 from dure.modeling.replaced import replaced
 from dure.modeling.rows import ADAPTER, train_rows
 
@@ -81,19 +80,19 @@ def apply_lora(
     Raises:
         UserError: A target matches no layer that can have an adapter.
     """
-    targets = _checked_targets(model, config.targets)
+    targets = checked_targets(model, config.targets, trained_whole)
     embedding = model.get_input_embeddings()
     readers = [
         name
         for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.Embedding) and module.weight is embedding.weight
     ]
-    adapts_embedding = any(_matches(name, target) for name in readers for target in targets)
+    adapts_embedding = any(matches(name, target) for name in readers for target in targets)
     if adapts_embedding:
         # Encoder and decoder may read the matrix through modules of their own. One adapter must serve all.
         for name in readers:
             model.set_submodule(name, embedding)
-        targets = tuple(t for t in targets if not any(_matches(name, t) for name in readers))
+        targets = tuple(t for t in targets if not any(matches(name, t) for name in readers))
         targets += (next(name for name, module in model.named_modules() if module is embedding),)
     peft_config = peft.LoraConfig(
         task_type=adapted_class.task_type,
@@ -127,28 +126,3 @@ def _bitsandbytes_if_needed(model: PreTrainedModel) -> Iterator[None]:
         for name in names:
             during.enter_context(replaced(peft_lora, name, lambda: False))
         yield
-
-
-def _matches(name: str, target: str) -> bool:
-    """Whether peft gives module ``name`` an adapter for ``target``."""
-    return name == target or name.endswith(f".{target}")
-
-
-def _checked_targets(model: PreTrainedModel, targets: Sequence[str]) -> tuple[str, ...]:
-    """Return the targets, each once, when every one of them matches a layer that can have an adapter."""
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)]
-    for target in targets:
-        if any(_matches(name, target) for name in layers):
-            continue
-        distinct = sorted({name.rpartition(".")[2] for name in layers})
-        similar = [name for name in distinct if name.startswith(target)] or [
-            match
-            for match, _, _ in process.extract(target, distinct, scorer=fuzz.ratio, score_cutoff=60, limit=3)
-        ]
-        raise UserError(
-            f"'{target}' matches no layer of {type(model).__name__}",
-            where="lora.targets",
-            expected=f"any of {', '.join(distinct)}",
-            hint=f"{', '.join(similar)} in place of {target}" if similar else None,
-        )
-    return tuple(dict.fromkeys(targets))

@@ -183,17 +183,20 @@ def _without_weights(config: PretrainedConfig, settings: ModelConfig) -> PreTrai
     return model
 
 
-def _facts_of_config(model: nn.Module, lora: LoraConfig | None) -> ModelFacts:
+def _facts_of_config(model: PreTrainedModel, lora: LoraConfig | None) -> ModelFacts:
     """Count a model without adapters, and add those that it would get."""
     from torch import nn
+
+    from dure.modeling.lora_targets import checked_targets, matches
 
     count = sum(parameter.numel() for parameter in model.parameters())
     if lora is None:
         return ModelFacts(count, count, {}, {}, {})
+    targets = checked_targets(model, lora.targets)
     matched = [
         layer
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and name.endswith(tuple(f".{target}" for target in lora.targets))
+        if isinstance(layer, nn.Linear) and any(matches(name, target) for target in targets)
     ]
     adapters = sum(lora.rank * (layer.in_features + layer.out_features) for layer in matched)
     return ModelFacts(count + adapters, adapters, {}, {}, {})

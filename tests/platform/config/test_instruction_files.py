@@ -46,7 +46,6 @@ max_samples: 1000
 val_size: 0.1
 plot_loss: true
 """
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def converted(text: str):
@@ -64,7 +63,7 @@ def test_an_instruction_file_becomes_the_fine_tuning_that_it_was(text, length, h
     assert made.model.architecture is None
     assert (made.model.quantization.type, made.model.quantization.double) == ("nf4", True)
     assert made.tokenizer.encoder_max_len == length
-    assert (made.lora.rank, made.lora.targets) == (rank, LINEAR)
+    assert (made.lora.rank, made.lora.targets) == (rank, ("all-linear",))
     assert made.data.dev == held_out
 
 
@@ -83,5 +82,5 @@ def test_one_word_of_such_a_file_decides(old, new, family):
     assert (made.lora is None) == ("full" in new)
     assert (made.data.dev is None) == (new == "val_size: 0")
     if "mt5" in new:
-        assert made.lora.targets == ("q", "v")
-        assert any("names no layers" in note for note in result.notes)
+        assert made.lora.targets == ("all-linear",)
+        assert not any("names no layers" in note for note in result.notes)

@@ -44,8 +44,8 @@ def message_of(text: str | bytes, *overrides: str) -> str:
         ("model: {checkpoint: d}", "e.yaml:4: key 'model' is given twice"),
         (
             "lora: {rank: 8, alpha: 16}",
-            "e.yaml:4: key 'lora.targets' is missing\n  expected: Names of the layers that get an adapter; "
-            "each must match at least one layer of the model",
+            "e.yaml:4: key 'lora.targets' is missing\n  expected: Names of the layers that get an adapter, "
+            "each of at least one layer, or 'all-linear': all but the output layer",
         ),
         ("1: x", "e.yaml:4: key 1 is not text; put it in quotes"),
         ("? [a]\n: x", "e.yaml:4: a list or mapping cannot be a key"),

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import peft
 import pytest
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
-from dure.config.schema import LoraConfig
+from dure.config.schema import LoraConfig, RehearsalConfig
 from dure.errors import UserError
-from dure.modeling.lora import AdaptedSeq2Seq, apply_lora
+from dure.modeling.lora import AdaptedClassifier, AdaptedDecoder, AdaptedSeq2Seq, apply_lora
+from dure.modeling.lora_targets import checked_targets
+from dure.modeling.shrinking import shrink
 from tests.platform.modeling.tiny_models import TARGETS, build
 
 
 def lora(*targets: str) -> LoraConfig:
     return LoraConfig(rank=2, alpha=4, targets=targets)
+
+
+def tiny(kind: str) -> PretrainedConfig:
+    return shrink(AutoConfig.for_model(kind), RehearsalConfig(hidden_size=32, num_layers=2), 50)
 
 
 def test_a_target_without_a_layer_is_named_with_the_layers_that_it_may_mean() -> None:
@@ -52,3 +68,39 @@ def test_a_full_name_selects_one_layer() -> None:
     model = apply_lora(build("t5", 50), lora(target), AdaptedSeq2Seq, [])
     trained = {n.partition(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad}
     assert trained == {f"base_model.model.{target}"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "adapted"),
+    [
+        ("t5", AdaptedSeq2Seq), ("bart", AdaptedSeq2Seq), ("bert", AdaptedClassifier), ("roberta", AdaptedClassifier),
+        ("distilbert", AdaptedClassifier), ("qwen3", AdaptedDecoder), ("gpt_neox", AdaptedDecoder),
+    ],
+)  # fmt: skip
+def test_all_linear_is_what_peft_takes_for_it(kind: str, adapted: type) -> None:
+    """The independent reference is peft's own ``all-linear``; modules that are trained whole are no part of either."""
+    whole = ("classifier", "pre_classifier") if adapted is AdaptedClassifier else ()
+
+    def model() -> PreTrainedModel:
+        auto = {AdaptedSeq2Seq: AutoModelForSeq2SeqLM, AdaptedClassifier: AutoModelForSequenceClassification}
+        return auto.get(adapted, AutoModelForCausalLM).from_config(tiny(kind))
+
+    def adapters(of: nn.Module) -> set[str]:
+        return {name.partition(".lora_A")[0] for name, _ in of.named_parameters() if ".lora_A" in name}
+
+    ours = adapters(apply_lora(model(), lora("all-linear"), adapted, [], trained_whole=whole))
+    settings = peft.LoraConfig(
+        task_type=adapted.task_type, target_modules="all-linear", modules_to_save=list(whole) or None
+    )
+    theirs = adapters(peft.get_peft_model(model(), settings))
+    assert ours == {name for name in theirs if not set(name.split(".")) & set(whole)}
+    assert ours
+
+
+def test_all_linear_leaves_out_a_layer_of_the_head_that_is_called_as_one_of_the_body() -> None:
+    model = AutoModelForSequenceClassification.from_config(tiny("roberta"))
+    targets = checked_targets(model, ["all-linear", "query"], ("classifier",))
+    assert {"query", "key", "value"} <= {*targets}
+    assert "dense" not in targets
+    assert "roberta.encoder.layer.0.output.dense" in targets
+    assert not any("classifier" in target for target in targets)
