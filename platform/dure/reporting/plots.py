@@ -131,10 +131,11 @@ def picture(
 
 
 def _settings(*, is_inline: bool) -> dict[str, Any]:
-    settings: dict[str, Any] = {"font.size": 9, "axes.unicode_minus": False}
+    settings: dict[str, Any] = {"font.size": 9}
     font = hangul_font()
     if font is not None:
-        settings["font.family"] = [font, "DejaVu Sans"]
+        # Powers of ten take the first font alone, and a Korean one lacks their minus.
+        settings["font.family"] = ["DejaVu Sans", font]
     if is_inline or _beside.get() == "svg":
         settings |= {"svg.hashsalt": "dure"}
     if is_inline:

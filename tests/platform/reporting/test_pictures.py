@@ -92,6 +92,16 @@ def test_a_picture_of_a_page_has_its_letters_as_text_its_colours_by_name_and_wha
     assert len(svg) < 40_000
 
 
+def test_powers_of_ten_have_their_minus_where_the_korean_font_lacks_it():
+    drawing = Drawing()
+    with plots.picture(drawing, title="학습률", width=4, height=3) as figure:
+        axis = figure.subplots()
+        axis.plot([1e-3, 1e-1], [-0.5, 0.5])
+        axis.set_xscale("log")
+    assert "\N{CURRENCY SIGN}" not in drawing.svg  # what matplotlib draws for a letter that a font lacks
+    assert drawing.svg.count("\N{MINUS SIGN}") >= 2
+
+
 def test_failing_stands_above_the_axes_where_no_score_is(tmp_path, monkeypatch):
     from dure.studies.progressive.plot import plot_progressive
     from tests.platform.studies.progressive.progressive_studies import candidate, stage, summary
