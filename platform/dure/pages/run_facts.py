@@ -8,29 +8,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dure.config.tree import plain, read_yaml
 from dure.data.cells import LONGEST_CELL
 from dure.errors import counted, shell_word
 from dure.events import Notice, RunStart
 from dure.events.stream import read_events
 from dure.files import MAX_RECORD_BYTES, hash_of
-from dure.metrics.intervals import share_interval
-from dure.metrics.metric import BASELINE, TEST, Metric, recorded, under
-from dure.reporting.figures import (
-    Figure,
-    duration,
-    gains_of,
-    metric_change,
-    metric_figure,
-    metric_phrase,
-    number,
-)
+from dure.metrics.metric import Metric, recorded
+from dure.reporting.figures import duration, gains_of
 from dure.reporting.targets import target_sentence
+from dure.reporting.verdicts import run_sentences
 from dure.runs.folder import SCORE, RunFolder
 from dure.runs.manifest import MANIFEST
 from dure.runs.restarts import Restarts
+from dure.runs.row_scores import read_scores
 
-LEVEL = 0.95
 _MOST_EXAMPLES = 10
 _MOST_NOTICES = 200
 _RECORDS = ("experiment.yaml", "environment.json", "metrics.jsonl", "result.json", "predictions.csv")
@@ -46,7 +41,6 @@ def run_facts(path: Path) -> dict[str, Any]:
     result = folder.read_result()
     experiment = experiment_of(path)
     metric = best_metric(path)
-    figures = {} if result is None else result.metrics
     state = "not finished" if result is None else result.state
     seconds = None if result is None else result.seconds
     name = experiment.get("experiment", {}).get("name", path.name)
@@ -57,56 +51,32 @@ def run_facts(path: Path) -> dict[str, Any]:
         "metric": metric.name,
         "sentences": [
             f"{name}: {state} in {duration(seconds)}." if not error else f"{name}: {state}. {error}",
-            *run_sentences(metric, figures),
+            *worth_of(folder),
             *([] if result is None else map(target_sentence, result.targets)),
         ],
-        "gains": gains_of(figures),
+        "gains": {} if result is None else gains_of(result.metrics),
         "command": _command(path),
         **facts_of_runs(path, {name: path}),
     }
 
 
-def run_sentences(metric: Metric, figures: Mapping[str, Figure]) -> list[str]:
-    """Return what the figures of a run are worth: against the trivial baseline, on how many rows, on test rows.
+def worth_of(folder: RunFolder) -> list[str]:
+    """Return what the figures of a run are worth, in sentences.
 
-    ``figures`` are what ``result.json`` has as ``metrics``.
+    Raises:
+        UserError: A record is broken.
     """
-    score = number(figures.get(metric.name))
-    if score is None:
-        return [f"It has no {metric_phrase(metric, None).partition(' –')[0]}: nothing was validated."]
-    rows = int(number(figures.get("num_dev_rows")) or 0)
-    told = [
-        f"{metric_phrase(metric, score)} on {counted(rows, 'validation row')}, which chose the checkpoint."
-    ]
-    if metric.unit == "share" and 0 <= score <= 1 and rows:
-        low, high = (metric_figure(metric, end) for end in share_interval(score, rows, LEVEL))
-        told[0] = (
-            f"{told[0][:-1]}; its {100 * LEVEL:g} % interval, as of a share of hits (Wilson), is {low} to {high}."
-        )
-    baseline = number(figures.get(under(metric.name, BASELINE)))
-    if baseline is not None:
-        told.append(_beside_baseline(metric, score, baseline))
-    tested = number(figures.get(under(metric.name, TEST)))
-    if tested is None:
-        told.append("No test rows say what the score is worth that the validation rows chose.")
-    else:
-        told.append(f"On the test rows, which chose nothing: {metric_phrase(metric, tested)}.")
-        trivial = number(figures.get(under(metric.name, BASELINE + TEST)))
-        if trivial is not None:
-            told[-1] += f" {_beside_baseline(metric, tested, trivial)}"
-    return told
+    result, metric = folder.read_result(), best_metric(folder.path)
+    return run_sentences(metric, {} if result is None else result.metrics, _test_scores(folder, metric))
 
 
-def _beside_baseline(metric: Metric, score: float, baseline: float) -> str:
-    change = metric_change(metric, score, baseline)
-    unit = " percentage points" if metric.in_percent else ""
-    told = f"The trivial baseline has {metric_phrase(metric, baseline)}"
-    if metric.direction is None:
-        return f"{told}: a difference of {change}{unit}."
-    if score == baseline:
-        return f"{told} as well: nothing was learned that it does not know."
-    verdict = "better" if metric.better(score, baseline) else "worse, so nothing useful was learned"
-    return f"{told}: the model is {change.lstrip('+-')}{unit} {verdict}."
+def _test_scores(folder: RunFolder, metric: Metric) -> NDArray[np.float64] | None:
+    """Return what every test row adds to a metric that is a mean over rows; None of hits, which are a share."""
+    rows = read_scores([folder.predictions])
+    scores = None if rows is None else rows.scores.get(metric.name.removeprefix("eval_"))
+    if scores is None or not np.isfinite(scores).all() or np.isin(scores, (0, 1)).all():
+        return None
+    return scores
 
 
 def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def completed_result(
             "num_train_rows": len(corpus.train),
             "num_rows_in_all": corpus.num_rows_in_all,
             "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
+            **({} if corpus.test is None else {"num_test_rows": len(corpus.test)}),
             "peak_memory_mb": round(usage.peak_mb, 1),
             "cpu_percent": round(usage.cpu_percent),
         },

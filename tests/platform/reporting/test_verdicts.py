@@ -8,7 +8,7 @@ import pytest
 
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference
-from dure.reporting.verdicts import difference_sentence
+from dure.reporting.verdicts import difference_sentence, run_sentences
 
 ROUGE, LOSS = Metric("test_rouge1", "max", "share"), Metric("test_loss", "min")
 FOUND = PairedDifference(
@@ -53,3 +53,34 @@ FOUND = PairedDifference(
 )
 def test_a_sentence_says_who_is_better_by_how_much_and_how_sure_that_is(found, metric, sentence):
     assert difference_sentence("A", "B", found, metric) == sentence
+
+
+def test_a_run_says_what_the_test_rows_leave_open_and_that_a_gain_within_it_is_not_certain():
+    accuracy = Metric("eval_accuracy", "max", "share")
+    figures = {
+        "eval_accuracy": 0.80, "baseline_accuracy": 0.50, "num_dev_rows": 60,
+        "test_accuracy": 0.55, "baseline_test_accuracy": 0.50, "num_test_rows": 60,
+    }  # fmt: skip
+    validated, trivial, tested = run_sentences(accuracy, figures)
+    assert "on 60 validation rows" in validated
+    assert trivial.endswith("the model is 30.00 percentage points better.")
+    assert tested.startswith(
+        "On 60 test rows, which chose nothing: accuracy 55.00 %; its 95 % interval, as of a share of hits (Wilson), is "
+        "42.49 to 66.91."
+    )
+    assert tested.endswith(
+        "the model is 5.00 percentage points better, which is within the interval and no certain difference."
+    )
+
+
+def test_the_interval_of_a_mean_over_test_rows_is_that_of_their_scores():
+    rouge = Metric("eval_rouge_sum", "max", "percent")
+    figures = {
+        "eval_rouge_sum": 0.57,
+        "num_dev_rows": 4,
+        "test_rouge_sum": 0.55,
+        "baseline_test_rouge_sum": 0.54,
+    }
+    said = run_sentences(rouge, figures, [0.5, 0.6, 0.5, 0.6])[-1]
+    assert "ROUGE sum 55.00 %; its 95 % interval, by bootstrap over rows, is 50.00 to 60.00." in said
+    assert "no certain difference" in said

@@ -38,7 +38,7 @@ def forecast(
     at_rows: int,
     *,
     metric: Metric,
-    num_dev_rows: int,
+    num_dev_rows: float,
     level: float = 0.9,
 ) -> Forecast | None:
     """Say what score will be measured with ``at_rows`` training rows, from those measured with fewer.
@@ -51,9 +51,9 @@ def forecast(
     trainings, which is averaged over as well. The interval is that of the *measured* score, with these errors.
 
     For a given rate and spread the model is a linear regression, whose posterior is known in closed form, so that
-    nothing is drawn at random and the same scores give the same forecast. Scores are means over ``num_dev_rows`` rows;
-    those that are not finite are left out. A share lies between 0 and 1, as accuracy, F1 and ROUGE do, a sum of them
-    not.
+    nothing is drawn at random and the same scores give the same forecast. Scores are means over ``num_dev_rows`` rows,
+    or worth as many (``rows_behind``); those that are not finite are left out. A share lies between 0 and 1, as accuracy,
+    F1 and ROUGE do, a sum of them not.
 
     Returns:
         None when the finite scores stand for fewer than :data:`LEAST_POINTS` different numbers of rows.
@@ -107,7 +107,7 @@ def _top(heights: Floats, metric: Metric) -> float:
     return float(heights.max() + _HEADROOM * max(np.ptp(heights), np.abs(heights).max()))
 
 
-def _binomial_variance(shares: Floats, num_rows: int) -> Floats:
+def _binomial_variance(shares: Floats, num_rows: float) -> Floats:
     """Return the variance of shares of so many rows, one success and one failure added: 1.0 is not certain."""
     shares = (shares * num_rows + 1) / (num_rows + 2)
     return shares * (1 - shares) / num_rows

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from dure.errors import counted, shown_path
-from dure.metrics.intervals import difference_of_shares
+from dure.metrics.intervals import difference_of_shares, rows_behind
 from dure.metrics.metric import TEST, under
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import error_notes, metric_figure, metric_phrase, number, percent, study_title
@@ -174,7 +174,8 @@ def _close_calls(results: ProgressiveResults) -> list[str]:
         if not ahead:
             continue
         weakest = max(ahead, key=metric.cost)
-        low, high = difference_of_shares(weakest, last.score, last.num_dev_rows, _LEVEL)
+        behind = rows_behind(metric.name, last.metrics, last.num_dev_rows)
+        low, high = difference_of_shares(weakest, last.score, behind, _LEVEL)
         if low <= 0 <= high:
             told.setdefault((last.ratio, last.num_dev_rows), []).append(row.name)
     return [

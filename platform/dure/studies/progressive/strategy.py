@@ -13,6 +13,7 @@ from dure.config.loading import checked
 from dure.config.schema import Experiment
 from dure.events import SETTLED, TrialStatus
 from dure.family import load_family
+from dure.metrics.intervals import rows_behind
 from dure.metrics.metric import BASELINE, definitions, under
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import RunFolder, RunResult
@@ -237,5 +238,5 @@ class Progressive(Strategy[ProgressiveStudy]):
             [stage.score for stage in scored if stage.score is not None],
             scored[-1].num_rows_in_all,
             metric=self._metric,
-            num_dev_rows=scored[-1].num_dev_rows,
+            num_dev_rows=rows_behind(self._metric.name, scored[-1].metrics, scored[-1].num_dev_rows),
         )

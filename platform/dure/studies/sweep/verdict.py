@@ -8,7 +8,8 @@ not hold 0:
 * of a validation loss, the interval of the paired t-test over the losses of the same rows, as trials leave them;
 * of a share, that of Agresti & Caffo (2000), "Simple and effective confidence intervals for proportions and
   differences of proportions". It is exact for hits. No mean of row scores between 0 and 1 varies more (Bhatia &
-  Davis, 2000), so that it is wide for ROUGE; for F1, which is no mean of rows, it is an approximation;
+  Davis, 2000), so that it is wide for ROUGE. A macro F1 is no mean of rows, and rests on its rarest class: it is worth
+  as many rows as ``rows_behind`` says;
 * of everything else nothing is known, and only equal scores are not told apart.
 
 The best of many is compared with all others, and which one it is was not known before. So the level of each interval
@@ -24,10 +25,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from dure.errors import counted
-from dure.metrics.intervals import Interval, difference_of_shares, share_interval
+from dure.metrics.intervals import Interval, difference_of_shares, rows_behind, share_interval
 from dure.metrics.metric import BASELINE, TEST, Direction, Metric, under
 from dure.reporting.figures import metric_change, metric_figure, metric_phrase, number, some_names
-from dure.reporting.verdicts import chosen_phrase
+from dure.reporting.verdicts import chosen_phrase, share_method
 from dure.studies.results import Record, TrialRecord
 
 if TYPE_CHECKING:
@@ -134,9 +135,10 @@ def sweep_verdict(
     rule = _rule(metric, scores, losses, num_rows)
     baseline = number(about.get(under(metric.name, BASELINE)))
     level = 1 - (1 - LEVEL) / max(1, math.comb(len(scores), 2))
+    rows = {name: rows_behind(metric.name, trials[name].metrics, num_rows or 0) for name in scores}
     gaps = {
-        name: _gap(metric, rule, (scores[best], score), (losses.get(best), losses.get(name)), num_rows, level)
-        for name, score in scores.items()
+        name: _gap(metric, rule, (best, name), scores, losses, rows, level)
+        for name in scores
         if best is not None and name != best
     }
     below = [
@@ -152,7 +154,7 @@ def sweep_verdict(
         direction="max" if metric.higher_is_better else "min",
         score=None if best is None else scores[best],
         test_score=None if best is None else number(about.get(under(metric.name, TEST))),
-        interval=_interval(rule, best, scores, losses, num_rows),
+        interval=_interval(rule, best, scores, losses, rows),
         baseline=baseline,
         rule=rule,
         num_rows=num_rows,
@@ -213,20 +215,22 @@ def _rule(
 def _gap(
     metric: Metric,
     rule: Rule,
-    scores: tuple[float, float],
-    losses: tuple[Sequence[float] | None, Sequence[float] | None],
-    num_rows: int | None,
+    names: tuple[str, str],
+    scores: Mapping[str, float],
+    losses: Mapping[str, Sequence[float]],
+    rows: Mapping[str, float],
     level: float,
 ) -> Gap:
-    value = metric.gain(*scores)
+    best, other = names
+    value = metric.gain(scores[best], scores[other])
     low = high = None
     if value == 0:
         low = high = 0.0
     elif rule == "paired losses":
-        low, high = mean_interval(np.subtract(losses[1] or (), losses[0] or ()), level)  # type: ignore[arg-type]
-    elif rule == "binomial" and num_rows:
-        ours, theirs = scores if metric.higher_is_better else scores[::-1]
-        low, high = difference_of_shares(ours, theirs, num_rows, level)
+        low, high = mean_interval(np.subtract(losses[other], losses[best]), level)  # type: ignore[arg-type]
+    elif rule == "binomial":
+        ours, theirs = (scores[name] for name in (names if metric.higher_is_better else names[::-1]))
+        low, high = difference_of_shares(ours, theirs, min(rows[best], rows[other]), level)
     return Gap(value=value, low=low, high=high)
 
 
@@ -235,13 +239,13 @@ def _interval(
     best: str | None,
     scores: Mapping[str, float],
     losses: Mapping[str, Sequence[float]],
-    num_rows: int | None,
+    rows: Mapping[str, float],
 ) -> Interval | None:
     level = 1 - (1 - LEVEL) / max(1, len(scores))
     if best is None or rule == "unknown":
         return None
-    if rule == "binomial" and num_rows:
-        return share_interval(scores[best], num_rows, level)
+    if rule == "binomial":
+        return share_interval(scores[best], rows[best], level)
     return mean_interval(losses[best], level)
 
 
@@ -260,7 +264,7 @@ def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, Tri
         )
     told += _of_points(verdict, metric)
     if any(gap.value > 0 for gap in verdict.gaps.values()):  # among equals nothing was chosen
-        told.append(_worth(verdict, metric))
+        told.append(_worth(verdict, metric, trials))
     if verdict.is_rehearsal:
         told.append(
             "This was a rehearsal: the learning rates are those that the miniatures trained at, and say nothing about "
@@ -330,7 +334,7 @@ def _of_points(verdict: SweepVerdict, metric: Metric) -> list[str]:
     return told
 
 
-def _worth(verdict: SweepVerdict, metric: Metric) -> str:
+def _worth(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialRecord]) -> str:
     """Say what the score of the best is worth, which was chosen for being the best."""
     score = metric_figure(metric, verdict.score)
     chosen = chosen_phrase(metric, verdict.score, len(verdict.gaps) + 1, verdict.test_score)
@@ -339,7 +343,10 @@ def _worth(verdict: SweepVerdict, metric: Metric) -> str:
         return f"{told}; on the test rows, which chose nothing, {verdict.best} has {metric_figure(metric, verdict.test_score)}."
     if verdict.interval is not None:
         low, high = (metric_figure(metric, end) for end in verdict.interval)
-        method = "as of a share of hits (Wilson)" if verdict.rule == "binomial" else "by Student's t"
+        method = "by Student's t"
+        if verdict.rule == "binomial" and verdict.best and verdict.num_rows:
+            behind = rows_behind(metric.name, trials[verdict.best].metrics, verdict.num_rows)
+            method = share_method(behind, verdict.num_rows)
         interval = (
             f"its {100 * verdict.level:g} % interval on the validation rows, {method}, is {low} to {high}"
         )

@@ -115,6 +115,21 @@ def test_differences_within_the_noise_of_the_rows_have_no_winner_and_larger_ones
     assert "not told apart from trial_003" in large.sentences[1]
 
 
+def test_a_macro_f1_that_rests_on_a_rare_class_wins_nothing_by_a_few_of_its_rows():
+    # 10 of 1,000 rows are of one class; 5 of them are found.
+    rare = {"a": (0.995, 0.99, 990.0), "b": (1 / 3, 0.5, 10.0)}
+    figures = {
+        f"eval_{name}[{label}]": value
+        for label, values in rare.items()
+        for name, value in zip(("precision", "recall", "support"), values, strict=True)
+    }
+    macro = Metric("eval_macro_f1", "max", "share")
+    found = verdict_of([0.64, 0.70, 0.72], metric=macro, rows=1000, more=figures)
+    assert found.status == "noise"
+    assert "since classes are rare" in found.sentences[-1]
+    assert verdict_of([0.64, 0.70, 0.72], metric=macro, rows=1000).winner == "trial_002"
+
+
 def test_of_two_equal_best_points_the_first_is_taken_and_the_tie_is_told():
     verdict = verdict_of([0.95, 0.95, 0.94, 0.5])
     assert (verdict.status, verdict.winner) == ("winner", "trial_000")
