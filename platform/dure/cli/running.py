@@ -42,6 +42,7 @@ def run_study(study: StudyPlan, asked: Asked) -> int:
 def run_experiment(experiment: Experiment, asked: Asked) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.family.predicting import predict_command
+    from dure.pages.run_facts import worth_of
     from dure.preflight.before import check_settings
     from dure.reporting.summary import result_report
     from dure.runs.folder import RunFolder
@@ -63,7 +64,7 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
             print_json({**failed.as_dict(), "path": str(folders[0])})
         raise
     values = {**result.as_dict(), "path": str(path)}
-    print_result(values, result_report(values))
+    print_result(values, result_report(values, worth_of(RunFolder(path))))
     if result.state == "completed":
         say_next(
             predict_command(path, path),

@@ -44,7 +44,8 @@ def metric_label(metric: Metric | str) -> str:
     name = metric.name if metric.name == "eval_loss" else metric.name.removeprefix("eval_")
     if metric.unit == "memory":
         name = name.removesuffix("_mb")
-    label = _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name).removeprefix("num_").replace("_", " ")
+    name = re.sub("^(test_)?num_", r"\1", _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name))
+    label = name.replace("_", " ")
     return f"{label} %" if metric.in_percent else label
 
 
@@ -88,7 +89,10 @@ def metric_change(metric: Metric | str, value: Figure, before: Figure = 0.0) -> 
     now, then = number(value), number(before)
     if now is None or then is None:
         return NOTHING
-    return f"{100 * (now - then):+.2f}" if _metric(metric).in_percent else f"{now - then:+.4f}"
+    metric = _metric(metric)
+    if metric.unit == "count" and (now - then).is_integer():
+        return f"{now - then:+,.0f}"
+    return f"{100 * (now - then):+.2f}" if metric.in_percent else f"{now - then:+.4f}"
 
 
 def metric_phrase(metric: Metric | str, value: Figure) -> str:

@@ -67,9 +67,9 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
     return FittedTable(columns, title, _notes(summary), elsewhere="experiment_summary.txt")
 
 
-def result_report(result: Mapping[str, Any]) -> Group:
-    """Return all that a terminal shows of one run: its figures, and those of its classes when it has any."""
-    return _apart(result_table(result), beside_table([result]), class_table(result))
+def result_report(result: Mapping[str, Any], sentences: Sequence[str] = ()) -> Group:
+    """Return all that a terminal shows of one run: its figures and what they are worth, and those of its classes."""
+    return _apart(result_table(result, sentences), beside_table([result]), class_table(result))
 
 
 def _apart(first: FittedTable, *others: FittedTable | None) -> Group:
@@ -126,8 +126,8 @@ def class_columns(record: Source, *keys: Key) -> list[Column]:
     return columns
 
 
-def result_table(result: Mapping[str, Any]) -> FittedTable:
-    """Return the figures of one run for a terminal, without those of its classes.
+def result_table(result: Mapping[str, Any], sentences: Sequence[str] = ()) -> FittedTable:
+    """Return the figures of one run for a terminal, without those of its classes, and what they are worth beneath.
 
     ``result.json`` has ``name``, ``state``, ``metrics``, ``seconds``, ``error``, ``best_checkpoint`` and
     ``final_model_path``.
@@ -147,15 +147,17 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
         for prefix in (BASELINE, UNTRAINED)
     )
     columns = _figures({key: metrics[key] for key in keys})
-    if any(value is not None for value in trivial.values()):
-        columns.append(column("baseline", (metric_figure(key, trivial[key]) for key in keys), rank=3))
-    if any(value is not None for value in untrained.values()):
-        gains = (metric_change(key, metrics[key], untrained[key]) for key in keys)
-        columns += [
-            column("untrained", (metric_figure(key, untrained[key]) for key in keys), rank=2),
-            column("above untrained", gains, rank=1),
-        ]
-    notes = [target_sentence(Reached(**each)) for each in result.get("targets") or ()]
+    before = {"baseline": trivial, "untrained": untrained}
+    known = {
+        name: values for name, values in before.items() if any(each is not None for each in values.values())
+    }
+    for place, (name, values) in enumerate(known.items()):
+        columns.append(column(name, (metric_figure(key, values[key]) for key in keys), rank=2))
+        if place == 0:  # the trivial predictor, where there is one: it is the harder to beat
+            gains = (metric_change(key, metrics[key], values[key]) for key in keys)
+            columns.append(column(f"above {name}", gains, rank=1))
+    notes = [*sentences]
+    notes += [target_sentence(Reached(**each)) for each in result.get("targets") or ()]
     notes += _tokenizer_notes([result])
     notes += [
         f"{label}: {result[key]}"

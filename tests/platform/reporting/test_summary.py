@@ -207,12 +207,28 @@ def test_the_trivial_predictor_stands_beside_the_result_and_not_among_its_figure
     }
 
     assert printed(result_table(result), 80).splitlines()[2:] == [
-        "metric       value  baseline",
-        "────────────────────────────",
-        "accuracy %   80.00     50.00",
-        "eval loss   0.5000    0.6900",
-        "steps            3         –",
+        "metric       value  baseline  above baseline",
+        "────────────────────────────────────────────",
+        "accuracy %   80.00     50.00          +30.00",
+        "eval loss   0.5000    0.6900         -0.1900",
+        "steps            3         –               –",
     ]
+
+
+def test_a_gain_is_over_the_trivial_predictor_where_the_untrained_model_is_worse() -> None:
+    metrics = {
+        "eval_rouge1": 0.23, "baseline_rouge1": 0.24, "untrained_rouge1": 0.11,
+        "eval_num_empty_predictions": 0, "untrained_num_empty_predictions": 2, "test_num_empty_predictions": 1,
+    }  # fmt: skip
+    result = {"name": "kobart", "state": "completed", "metrics": metrics, "seconds": 5.0}
+    table = result_table(result, ["What it is worth."])
+    lines = [line.split() for line in printed(table, 80).splitlines()[2:]]
+    assert lines[0] == ["metric", "value", "baseline", "above", "baseline", "untrained"]
+    assert lines[2] == ["ROUGE-1", "%", "23.00", "24.00", "-1.00", "11.00"]
+    assert lines[4] == ["test", "empty", "predictions", "1", "–", "–", "–"]
+    assert lines[-1] == ["What", "it", "is", "worth."]
+    untrained = result_table({**result, "metrics": {k: v for k, v in metrics.items() if "empty" in k}})
+    assert "empty predictions           0          2               -2" in printed(untrained, 80)
 
 
 def test_scores_name_precision_recall_and_tokeniser() -> None:
