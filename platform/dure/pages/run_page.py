@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dure.files import write_text
-from dure.metrics.metric import BASELINE, TEST, UNTRAINED, Metric, recorded, undeclared, under
+from dure.metrics.metric import BASELINE, TEST, UNTRAINED, Metric, recorded, under
 from dure.pages.run_facts import best_metric, experiment_of, run_facts
 from dure.pages.shared_sections import (
     Runs,
@@ -156,12 +156,11 @@ def _cost(result: Source, keys: tuple[str, ...]) -> Pairs:
     def figure(name: str, written: str) -> Inline:
         return result.mark(*keys, "metrics", name, written=written)
 
-    speed = undeclared("train_samples_per_second")
     return Pairs(
         [
             ("time", result.mark(*keys, "seconds", written="duration")),
             ("steps", figure("steps", "count")),
-            ("training rows a second", result.figure(*keys, "metrics", speed.name, metric=speed)),
+            ("training rows a second", figure("train_samples_per_second", "digits")),
             ("peak memory", figure("peak_memory_mb", "memory")),
             ("times out of memory", figure("num_oom", "count")),
             ("restarts", figure("num_restarts", "count")),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.files import read_json_lines
-from dure.metrics.metric import BASELINE, Metric, undeclared, under
+from dure.metrics.metric import BASELINE, UNTRAINED, Metric, undeclared, under
 from dure.reporting.figures import class_figure, is_speed, metric_label, number
 from dure.reporting.plots import GREY, SERIES, Drawing, grid, picture, spoken, whole_epochs
 from dure.runs.folder import RunFolder
@@ -74,11 +74,15 @@ class RunCurves:
         return cls(name, read_json_lines(run.metrics), {} if result is None else result.metrics)
 
     def curve(self, name: str, label: str, factor: float = 1.0, most: int = _MOST_POINTS // 8) -> Curve:
-        """Return the line of a figure, thinned out where it has more points than can be seen."""
+        """Return the line of a figure, thinned out where it has more points than can be seen.
+
+        That of a validation begins with the untrained model, where that was validated.
+        """
+        before = under(name, UNTRAINED)
         rows = [
             (float(row["epoch"]), factor * value)
             for row in self.records
-            if (value := number(row.get(name))) is not None
+            if (value := number(row.get(name, row.get(before)))) is not None
         ]
         step = -(-len(rows) // most) or 1
         kept = [row for place, row in enumerate(rows) if (len(rows) - 1 - place) % step == 0]

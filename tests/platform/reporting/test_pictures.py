@@ -62,6 +62,19 @@ def test_many_runs_are_told_apart_up_to_seven_and_the_rest_is_grey(tmp_path, mon
     assert sum(line.get_color() == plots.GREY for line in axes[0].get_lines()) == 13
 
 
+def test_a_curve_of_validations_begins_with_the_untrained_model():
+    records = [
+        {"kind": "eval", "step": 0, "epoch": 0.0, "untrained_accuracy": 0.3, "untrained_loss": 2.0},
+        {"kind": "train", "step": 5, "epoch": 0.5, "loss": 1.5},
+        {"kind": "eval", "step": 10, "epoch": 1.0, "eval_accuracy": 0.7, "eval_loss": 1.0},
+    ]
+    run = RunCurves("r", records, {})
+    assert run.curve("eval_accuracy", "", 100).points == [(0.0, 30.0), (1.0, 70.0)]
+    assert run.curve("eval_loss", "").points == [(0.0, 2.0), (1.0, 1.0)]
+    assert run.curve("loss", "").points == [(0.5, 1.5)]
+    assert run.validated() == ["eval_loss", "eval_accuracy"]
+
+
 def test_long_curves_keep_their_ends_and_few_points():
     records = [{"kind": "train", "epoch": step / 100, "loss": step} for step in range(10_000)]
     points = RunCurves("r", records, {}).curve("loss", "").points
