@@ -52,7 +52,7 @@ CONFIG: dict[str, Row] = {
     "unknown experiment": ("train kobart_basline", "'kobart_basline'", "try: kobart_baseline"),
     "model as an experiment": ("train klue/bert-base", "'klue/bert-base'", "model.checkpoint=klue/bert-base"),
     "model without an owner": ("train gpt2", "'gpt2'", "as in transfer_bert model.checkpoint=gpt2"),
-    "constant of an old script": (f"{DRY} BATCH_SIZE=16", "'BATCH_SIZE'", "try: 'training.batch_size'"),
+    "constant of an old script": (f"{DRY} BATCH_SIZE=16", "'BATCH_SIZE'", "try: training.batch_size=16"),
     "size of a model": (
         f"{DRY} num_layers=18",
         "'num_layers'",
@@ -90,12 +90,12 @@ CONFIG: dict[str, Row] = {
     "conversion to no YAML": ("convert hf.yaml -o new.txt", "--output", ".yaml"),
     "conversion of nothing": ("convert none.yaml -o new.yaml", "none.yaml", "cannot be read"),
     "missing key": ("train missing.yaml", "missing.yaml:3", "'lora.targets' is missing"),
-    "unknown override": (f"{DRY} training.lerning_rate=1", "command line", "try: 'training.learning_rate'"),
+    "unknown override": (f"{DRY} training.lerning_rate=1", "command line", "try: training.learning_rate=1"),
     "override without value": (f"{DRY} rehearse", "'rehearse'", "section.key=value"),
     "override without key": (f"{DRY} =1", "'=1'", "section.key=value"),
     "override that is no YAML": (f"{DRY} lora.targets=[q", "lora.targets=[q", "']'"),
     "override below a value": (f"{DRY} training.epochs.x=1", "training.epochs", "a whole number"),
-    "override with slashes": (f"{DRY} training/epochs=3", "'training/epochs'", "try: 'training.epochs'"),
+    "override with slashes": (f"{DRY} training/epochs=3", "'training/epochs'", "try: training.epochs=3"),
     "override in brackets": (f"{DRY} data.train=[x].csv", "data.train=[x].csv", """'data.train="[x].csv"'"""),
     "override with dashes": (
         f"{DRY} --training.learning_rate=1",

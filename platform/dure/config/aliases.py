@@ -27,12 +27,13 @@ training.scheduler | lr_scheduler_type lr_scheduler scheduler_type
 training.scheduler_options | lr_scheduler_kwargs
 training.warmup_ratio | warmup_proportion warmup
 training.warmup_steps | num_warmup_steps
-training.max_grad_norm | gradient_clip_val max_norm clip_grad_norm
+training.max_grad_norm | gradient_clip_val gradient_clipping gradient_clip clip_grad grad_clip max_norm clip_grad_norm
 training.ema | ema_decay
 training.layer_lr_decay | layerwise_lr_decay llrd
 training.log_every | logging_steps log_steps logging_step
 training.eval_every | eval_steps save_steps eval_strategy evaluation_strategy save_strategy evals_per_epoch saves_per_epoch
-training.best_metric | metric_for_best_model best_model_metric
+    val_check_interval
+training.best_metric | metric_for_best_model best_model_metric monitor
 training.higher_is_better | greater_is_better
 training.early_stopping_patience | patience early_stopping_epochs
 training.evaluate_untrained | eval_on_start
@@ -70,7 +71,7 @@ generation.length_penalty | generation_length_penalty
 generation.no_repeat_ngram_size | generation_no_repeat_ngram_size
 data.train | train_file train_path train_data train_csv
 data.dev | validation_file valid_file dev_file eval_file val_file dev_path val_path valid_path
-    val_set_size val_size
+    val_set_size val_size data.val data.valid data.validation
 data.test | test_file test_path test_data
 data.columns.text | text_column dialogue_column source_column input_column
 data.columns.target | summary_column target_column
@@ -96,15 +97,15 @@ the file or name of an experiment stands behind the verb, as in dure train FILE 
 --output DIR says where a run goes | output_dir overwrite_output_dir logging_dir log_dir model_path output_path result_path
     save_dir
 verbs say what is done: dure train, predict, score | do_train do_eval do_predict prediction_loss_only
---resume goes on with a run's folder | resume_from_checkpoint ignore_data_skip ckt_path
-dure always does | load_best_model_at_end predict_with_generate remove_unused_columns
+--resume goes on with a run's folder | resume resume_from_checkpoint ignore_data_skip ckt_path
+dure always does | load_best_model_at_end save_best predict_with_generate remove_unused_columns
     restore_callback_states_from_checkpoint logging_nan_inf_filter average_tokens_across_devices dataloader_in_order
     full_determinism include_tokens_per_second include_num_input_tokens_seen remove_tokens strict plot_loss
     overwrite_cache preprocessing_num_workers dataset_num_proc dataset_processes dataset_prepared_path
 AdamW is the optimizer: training.learning_rate, weight_decay and max_grad_norm are what it takes | optim optimizer
     optim_args adam_beta1 adam_beta2 adam_epsilon adafactor optim_target_modules
 it belongs to the machine: --profile NAME, or a file of yours | use_cpu device_map no_cuda device n_gpu local_rank fsdp
-    fsdp_config deepspeed tf32 ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
+    fsdp_config deepspeed num_gpus num_processes profile tf32 ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
     ddp_backend ddp_timeout accelerator_config parallelism_config dataloader_pin_memory bf16_full_eval fp16_full_eval
     fp16_opt_level half_precision_backend max_memory_mb
 every step of a run is recorded; --verbose and --debug show more | logging_strategy logging_first_step log_level
@@ -134,6 +135,7 @@ a row gets one text | num_return_sequences
 the checkpoint says how large a model is, and task.preset where a family has several | hidden_dim hidden_size num_layers num_heads
     model_params
 -1 trains one epoch, --rehearse a miniature, and dure unified-test --preset tiny --samples 32 tries it all | quick one_epoch_mode
+    rehearse
 the section generation says it all; what the checkpoint brings is replaced | generation_config
 the checkpoint's tokenizer says so | tokenizer_type bos_token eos_token pad_token unk_token tokenizer_name use_fast padding
     truncation pad_to_multiple_of forced_bos_token_id forced_eos_token_id decoder_start_token_id
@@ -154,6 +156,12 @@ no code of a checkpoint is run | trust_remote_code
 the classes are those of the training table | num_labels
 data.train, data.dev and data.test name the files | general.data_path datasets dataset dataset_name dataset_dir
     test_datasets eval_dataset
+dure batch EXPERIMENT --seeds N trains it with several | seeds num_seeds n_seeds
+nothing is frozen but beneath adapters (lora); training.layer_lr_decay moves lower layers less | freeze freeze_layers
+    freeze_encoder freeze_backbone freeze_base_model freeze_embeddings
+rare classes weigh more by objective.class_weights: balanced | focal focal_loss focal_gamma
+the checkpoint's configuration says so; lora.dropout is that of adapters | training.dropout model.dropout
+    hidden_dropout_prob attention_probs_dropout_prob
 dure crossval EXPERIMENT --folds N | n_folds num_folds k_folds n_splits
 dure sweep EXPERIMENT, or dure unified-train, searches the learning rate | lr_sweep_range lr_sweep_points
 dure progressive EXPERIMENT has options for it | start_ratio step_size max_ratio epochs_per_stage progressive
@@ -190,7 +198,7 @@ def _rows(table: str) -> Iterator[tuple[str, str]]:
 
 _METRICS = dict(
     _rows("""
-eval_loss | loss
+eval_loss | loss val_loss valid_loss validation_loss
 eval_rouge_sum | rouge_sum rouge eval_rouge eval_rouge_sum final_score
 eval_rouge1 | rouge1 rouge-1
 eval_rouge2 | rouge2 rouge-2
@@ -282,6 +290,8 @@ def successor(path: Sequence[str], value: Any) -> Successor | None:
     if not known:
         if not values or old in _OPEN:
             return Successor(key, value, note)
+        if note and old != "adapter":
+            note = f"{key}: {note}"
         return Successor(None, None, note or f"{key} knows only {', '.join(values)}")
     if known[0] is UNSAID:
         return Successor(None, None, f"{key} is so by itself")

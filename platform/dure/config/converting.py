@@ -103,6 +103,8 @@ def convert(old: Mapping[str, Any], name: str, family_of: FamilyOf) -> Converted
     said = {path[-1].lower(): value for path, value in leaves}
     _complete_lora(result, said)
     _choose_family(result, said, family_of)
+    if said.get("wandb_project") and "tracking" not in result.values:
+        result.assume("wandb.enabled", True, "wandb.enabled: true, since the old file names a project of W&B")
     given = str(result.values.setdefault("experiment.name", name))
     result.values["experiment.name"] = _as_name(given)
     if result.sources.setdefault("experiment.name", "assumed") == "assumed" or _as_name(given) != given:

@@ -145,7 +145,9 @@ def _problem(
     match detail["type"]:
         case "extra_forbidden":
             now = _successor(location, detail) if _is_experiment(model) else None
-            return _unknown_key(location, model, place) if now is None else _old_key(location, now, place)
+            if now is None:
+                return _unknown_key(location, detail["input"], model, place)
+            return _old_key(location, now, place)
         case "missing":
             return UserError(f"key '{key}' is missing", where=place, expected=_description(location, model))
         case "value_error" if isinstance(detail["input"], Mapping):
@@ -166,7 +168,7 @@ def _description(location: Location, model: type[BaseModel]) -> str | None:
     return field.description.replace("``", "'").rstrip(".") if field and field.description else None
 
 
-def _unknown_key(location: Location, model: type[BaseModel], place: str) -> UserError:
+def _unknown_key(location: Location, value: Any, model: type[BaseModel], place: str) -> UserError:
     section = section_at(model, location[:-1])
     keys = list(section.model_fields) if section else []
     name = str(location[-1])
@@ -178,11 +180,14 @@ def _unknown_key(location: Location, model: type[BaseModel], place: str) -> User
     if len(location) == 1 and parted in known:  # a dotted key where YAML has sections
         outer, _, inner = parted.rpartition(".")
         hint = parted if place == COMMAND_LINE else f"{outer}: {{{inner}: …}}"
+    if hint:
+        is_setting = place == COMMAND_LINE and hint in known and isinstance(value, bool | int | float)
+        hint = shell_word(f"{hint}={in_yaml(value)}") if is_setting else f"'{hint}'"
     return UserError(
         f"unknown key '{_dotted(location)}'",
         where=place,
         expected=None if hint or not keys else f"one of: {', '.join(keys)}",
-        hint=f"'{hint}'" if hint else None,
+        hint=hint,
     )
 
 

@@ -79,6 +79,13 @@ def test_every_successor_is_a_key_of_an_experiment_and_every_dead_end_has_a_reas
         ("ema_decay", 0.999, "training.ema", 0.999),
         ("use_class_weights", True, "objective.class_weights", "balanced"),
         ("optim", "adamw_torch", None, None),
+        ("gradient_clipping", 1.0, "training.max_grad_norm", 1.0),
+        ("monitor", "val_loss", "training.best_metric", "eval_loss"),
+        ("data.val", "dev.csv", "data.dev", "dev.csv"),
+        ("training.dropout", 0.1, None, None),
+        ("freeze_layers", 6, None, None),
+        ("experiment.seeds", 3, None, None),
+        ("profile", "m4", None, None),
         ("output_dir", "out", None, None),
     ],
 )
@@ -278,3 +285,12 @@ def test_aliases_that_grow_without_bound_are_refused(tmp_path):
 
 def test_values_that_say_what_dure_does_anyway_are_no_keys():
     assert successor(["max_steps"], -1).key is None
+
+
+def test_a_project_of_wandb_turns_it_on_unless_the_file_says_where_to_report():
+    named = {"base_model": "NousResearch/Llama-3.2-1B", "wandb_project": "mine", "evals_per_epoch": 4}
+    found = convert(named, "old", family_of_old)
+    assert found.values["wandb.enabled"] is True
+    assert "evals_per_epoch: training.eval_every: epoch, or a number of steps" in found.notes
+    assert "wandb.enabled" not in convert({**named, "report_to": "none"}, "old", family_of_old).values
+    assert "wandb.enabled" not in convert({**named, "wandb_project": ""}, "old", family_of_old).values
