@@ -153,7 +153,7 @@ def _examples(examples: Sequence[ExampleRecord]) -> FittedTable:
         cells = (_answer(each, name) for each in examples)
         columns.append(column(name, cells, rank=1 + place, is_text=True, shortest=_SHORTEST_TEXT))
     more = f" (first {_MOST_PREDICTED} settings)" if len(names) > _MOST_PREDICTED else ""
-    title = f"the {counted(len(examples), 'row')} that differ most, each with score and prediction{more}"
+    title = f"the {counted(len(examples), 'row')} that differ most (numbered from 0), each with score and prediction{more}"
     return FittedTable(columns, title, elsewhere=_ELSEWHERE)
 
 

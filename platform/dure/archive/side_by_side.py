@@ -17,7 +17,7 @@ from dure.pages.run_facts import best_metric
 from dure.pages.shared_sections import points_of
 from dure.reporting.curves import plot_runs
 from dure.reporting.marks import Computation, Source, Sources, listed, sentence
-from dure.reporting.page import Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.page import Inline, Page, Pairs, Paragraph, Picture, Section, Table
 from dure.reporting.plots import Drawing
 from dure.studies.reports import COMPUTATIONS as OF_EACH
 from dure.studies.reports import page_at
@@ -99,7 +99,7 @@ def _compared(facts: Source) -> list[Section]:
         sections.append(Section("Row by row", [Table(by, pair_columns(facts))]))
     if facts.get("examples"):
         parts = [_example(facts, place) for place in range(len(facts.get("examples")))]
-        sections.append(Section("Where they differ most", (), parts))
+        sections.append(Section("Where they differ most", [Paragraph("Rows are numbered from 0.")], parts))
     return sections
 
 

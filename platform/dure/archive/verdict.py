@@ -65,7 +65,7 @@ def notes_on(
     if row_metric is not None and any(len(each.seeds) == 1 for each in records):
         notes.append(
             "of one seed each, intervals and tests say how far a difference depends on the test rows, and nothing of "
-            "another seed"
+            "another seed; dure batch --seeds N trains several"
         )
     return notes
 

@@ -175,7 +175,8 @@ def _examples(runs: Mapping[str, Path]) -> dict[str, Any] | None:
         told = f"{len(chosen)} of {counted(len(scores), 'row')} that {name} is reported on"
         if hit is not None:
             told += f"; it is right on {sum(is_right):,} of them, and up to half of those shown are wrong"
-        return {"run": name, "columns": columns, "hit": hit, "rows": chosen, "told": f"{told}."}
+        told += "; rows are numbered from 0."
+        return {"run": name, "columns": columns, "hit": hit, "rows": chosen, "told": told}
     return None
 
 

@@ -346,7 +346,7 @@ def test_a_row_is_right_where_its_score_says_so_however_its_label_is_spelled(tmp
         csv.writer(stream).writerows([head[:-1], *(row[:-1] for row in rows)])
     leave_run_report(tmp_path / "run")
     words = re.sub(r"<[^>]*>", "", page_of(tmp_path / "run"))
-    assert "10 of 21 rows that mine is reported on." in words
+    assert "10 of 21 rows that mine is reported on; rows are numbered from 0." in words
     assert ": wrong" not in words
 
 

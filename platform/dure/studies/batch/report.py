@@ -35,7 +35,7 @@ from dure.studies.viewing import View, failures
 _SHORTEST = 24
 _ONE_SEED = (
     "Each was trained by one seed: the intervals say how far a difference depends on the test rows, and nothing of "
-    "another seed."
+    "another seed (--seeds N)."
 )
 
 
