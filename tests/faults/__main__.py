@@ -4,8 +4,9 @@
 
 Each study runs once undisturbed. Then it is run anew for every fault, disturbed at the moment that the fault needs, and
 seen to its end, by itself or with ``--resume``. On a CPU in fp32 every loss, score and weight must then be the same, bit
-for bit, no process may be left, and less than two checkpoint intervals of work may have been done twice: a checkpoint is
-written while training goes on, at most up to the next one (three, when the newest checkpoint itself is what broke). The table goes to stderr and the JSON to stdout; exit 1 when a fault was not survived.
+for bit, no process may be left, and at most two checkpoint intervals of work may have been done twice: a checkpoint is
+written while training goes on, and the last step before the next one waits for it (three, when the newest checkpoint
+itself is what broke). The table goes to stderr and the JSON to stdout; exit 1 when a fault was not survived.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def disturbed(
     try:
         fault.happen(scene)
         wrong = difference(expected, results_of(scene.output))
-        if wrong is None and scene.recovery.steps_again >= (fault.intervals + 1) * scene.study.interval:
+        if wrong is None and scene.recovery.steps_again > (fault.intervals + 1) * scene.study.interval:
             wrong = f"{scene.recovery.steps_again} steps were done again"
     except FaultError as error:
         wrong = str(error)

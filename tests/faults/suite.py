@@ -54,7 +54,7 @@ class Fault:
     happen: Callable[[Scene], None]
     """Disturbs a scene, and brings it to its end."""
     intervals: int = 1
-    """Checkpoint intervals of work that may be done again, and less than one more."""
+    """Checkpoint intervals of work that may be done again, and at most one more."""
 
 
 FAULTS = (
