@@ -10,7 +10,9 @@ from rich.console import Group
 from rich.text import Text
 
 from dure.errors import counted, shown_path
+from dure.metrics.intervals import rows_behind, share_interval
 from dure.metrics.metric import BASELINE, UNTRAINED, Metric, recorded, undeclared
+from dure.metrics.paired import LEVEL
 from dure.metrics.targets import Reached
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
@@ -81,7 +83,11 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
     """Return what a terminal shows of a model's scores on a table; ``found`` is what ``dure evaluate`` found."""
     metrics: Mapping[str, Figure] = found["metrics"]
     keys = [key for key in metrics if class_figure(key) is None and not is_speed(key)]
-    columns = _figures({recorded(found, key): metrics[key] for key in keys})
+    known = {key: recorded(found, key) for key in keys}
+    columns = _figures({known[key]: metrics[key] for key in keys})
+    if any(map(class_figure, metrics)):
+        told = (_interval_text(known[key], metrics, found["rows"]) for key in keys)
+        columns.append(column(f"{100 * LEVEL:g} % interval", told))
     notes = [
         f"model: {shown_path(found['model'])}",
         f"rows: {found['rows']:,} of {found['table']}, SHA-256 {found['data'][:12]}…",
@@ -89,6 +95,15 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
     ]
     title = f"{found['experiment']} on {found['table']}"
     return _apart(FittedTable(columns, title, notes), class_table(found))
+
+
+def _interval_text(metric: Metric, figures: Mapping[str, Figure], num_rows: int) -> str:
+    """Return what the rows leave open of a share; a dash for everything else."""
+    share = number(figures[metric.name])
+    if metric.unit != "share" or share is None:
+        return NOTHING
+    ends = share_interval(share, rows_behind(metric.name, figures, num_rows), LEVEL)
+    return " to ".join(metric_figure(metric, end) for end in ends)
 
 
 def _figures(values: Mapping[Metric, Figure] | Mapping[str, Figure]) -> list[Column]:

@@ -17,6 +17,7 @@ from dure.reporting.figures import duration, metric_label, metric_phrase
 from dure.reporting.summary import (
     catalogue_table,
     class_table,
+    evaluation_report,
     ranked,
     result_table,
     score_table,
@@ -229,6 +230,28 @@ def test_a_gain_is_over_the_trivial_predictor_where_the_untrained_model_is_worse
     assert lines[-1] == ["What", "it", "is", "worth."]
     untrained = result_table({**result, "metrics": {k: v for k, v in metrics.items() if "empty" in k}})
     assert "empty predictions           0          2               -2" in printed(untrained, 80)
+
+
+def test_an_evaluation_says_what_its_rows_leave_open_of_shares_of_classes() -> None:
+    figures = {"precision": (0.99, 0.5), "recall": (0.99, 0.5), "support": (490.0, 10.0)}
+    metrics = {"eval_accuracy": 0.98, "eval_macro_f1": 0.745, "eval_loss": 0.1, "eval_runtime": 1.0} | {
+        f"eval_{name}[{label}]": values[place]
+        for name, values in figures.items()
+        for place, label in enumerate(("a", "b"))
+    }
+    share = {"direction": "max", "unit": "share"}
+    found = {
+        "experiment": "bert", "table": "t.csv", "rows": 500, "data": "0" * 64, "model": "final_model", "notes": {},
+        "metrics": metrics, "definitions": {"eval_accuracy": share, "eval_macro_f1": share},
+    }  # fmt: skip
+    lines = [line.split() for line in printed(evaluation_report(found), 80).splitlines()[2:7]]
+    assert lines[0] == ["metric", "value", "95", "%", "interval"]
+    assert lines[2] == ["accuracy", "%", "98.00", "96.36", "to", "98.91"]
+    low, high = float(lines[3][-3]), float(lines[3][-1])
+    assert high - low > 20, "ten rows decide half of it"
+    assert lines[4] == ["eval", "loss", "0.1000", "–"]
+    generated = {**found, "metrics": {"eval_rouge1": 0.2, "eval_runtime": 1.0}}
+    assert "interval" not in printed(evaluation_report(generated), 80)
 
 
 def test_scores_name_precision_recall_and_tokeniser() -> None:
