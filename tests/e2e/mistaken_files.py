@@ -47,6 +47,7 @@ _YAML: dict[str, str | bytes] = {
     "circle.yaml": "extends: ./ring.yaml\n",
     "ring.yaml": "extends: ./circle.yaml\n",
     "parent.yaml": "extends: [1]\n",
+    "growing.yaml": "kind: progressive\nexperiment: transfer_bert\n",
     "strangers.yaml": "kind: batch\nname: s\nexperiments: [nobody]\n",
     "key.yaml": f"{_MINE}training: {{lerning_rate: 1}}\n",
     "hf.yaml": f"{_MINE}training:\n  per_device_train_batch_size: 6\n",

@@ -445,9 +445,13 @@ OPTIONS: dict[str, Row] = {
     "point outside": (f"{SWEEP} --try 5", "--try", "a number from 1e-05 to 0.01"),
     "point of what is not searched": (f"{SWEEP} --try training.epochs=1", "--try", "one of: training.learning_rate"),
     "candidate that is no key": (f"{GROW} --candidates training.learning_rte=1", "--candidates", "try: 'training.learning_rate'"),
+    "candidate of what a stage replaces": (f"{GROW} --candidates training.epochs=1,2", "--candidates", "--epochs-per-stage"),
+    "setting that a stage replaces": (f"{GROW} training.max_steps=9", "'training.max_steps'", "--epochs-per-stage"),
+    "ratio of the rows beside the ratios": (f"{GROW} data.train_ratio=0.5", "'data.train_ratio'", "--ratios"),
+    "one epoch of stages": ("run growing.yaml -1 --dry-run", "--one-epoch", "--epochs-per-stage"),
     "candidate that is a date": (f"{GROW} --candidates training.learning_rate=2020-99-99", "--candidates", "a number"),
     "candidate of aliases": (f"{GROW} --candidates training.epochs=&a,*a", "--candidates", "extends"),
-    "candidate twice": (f"{GROW} --candidates training.epochs=1,1", "--candidates", "stands there twice"),
+    "candidate twice": (f"{GROW} --candidates training.weight_decay=1,1", "--candidates", "stands there twice"),
     "noise for reviews": ("sample reviews -o out --label-noise 0.5", "--label-noise", "dilemmas"),
     # what contradicts
     "ratios and a start": (f"{GROW} --ratios 0.5 --start-ratio 0.1", "--ratios 0.5", "give either"),
@@ -498,12 +502,15 @@ ENVIRONMENT |= {
     "format of pictures that is none": (f"{TRAIN} --figures gif", "--figures", "'pdf', 'svg'"),
 }
 
-HUGE = (
-    "red_heart_tiny --profile cpu training.keep_epochs=1 training.epochs=1e9 training.keep_epochs_limit=1e9"
-)
+HUGE = "red_heart_tiny --profile cpu training.keep_epochs=1 training.keep_epochs_limit=1e9"
 ENVIRONMENT |= {
-    f"disk too small for {verb}": (f"{verb} {HUGE}", "outputs: ", "training.save_total_limit")
-    for verb in ("train", "sweep", "crossval", "progressive --epochs-per-stage 1000000000")
+    f"disk too small for {verb}": (f"{verb} {HUGE} {epochs}", "outputs: ", "training.save_total_limit")
+    for verb, epochs in (
+        ("train", "training.epochs=1e9"),
+        ("sweep", "training.epochs=1e9"),
+        ("crossval", "training.epochs=1e9"),
+        ("progressive", "--epochs-per-stage 1000000000"),
+    )
 }
 
 VALIDATED: dict[str, Row] = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dure.config.loading import dump_yaml
 from dure.config.rehearsal import with_options
 from dure.config.schema import Experiment, Profile
+from dure.config.tree import flat, plain, with_overrides
 from dure.events import Notify, silent
 from dure.files import remove_leftovers, write_text
 from dure.outputs import output_folder, working_folder
@@ -123,7 +124,10 @@ def prepare(study: StudyPlan, asked: Asked) -> tuple[Kind[Any, Any], Path | None
     experiments = study.load()
     study = study.named(experiments)
     path = continued_folder(type(study), study.name, asked)
-    if path is not None:
+    if path is None:
+        study.require_read(["training.epochs"] if asked.one_epoch else (), "--one-epoch")
+        study.require_read(flat(plain(with_overrides({}, study.overrides))), "overrides")
+    else:
         study = study.continued(stored_study(path, type(study)), str(path))
     study = study.resolved(experiments)
     return study.kind_of()(study, experiments, asked.shape), path

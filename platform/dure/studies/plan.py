@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -54,6 +54,9 @@ class StudyPlan(Section, ABC):
     grows: ClassVar[str] = ""
     """One of them to whose end more may be added; not to a lone one, which has no folder of its own."""
 
+    decides: ClassVar[Mapping[str, str]] = {}
+    """Settings of its experiments that the study replaces, and what says them in their place."""
+
     kind: str
     """Kind of the study; a file must name it."""
     name: Name = Field(default_factory=str, exclude_if=lambda name: not name)
@@ -100,6 +103,20 @@ class StudyPlan(Section, ABC):
     def with_overrides(self, overrides: Sequence[str]) -> Self:
         """Return the study with further settings for its experiments, which win over its own."""
         return self.with_values(overrides=(*self.overrides, *overrides)) if overrides else self
+
+    def require_read(self, given: Iterable[str], where: str) -> None:
+        """Check that settings are read, by dotted key; ``where`` is what gave them.
+
+        Raises:
+            UserError: The study replaces one of them.
+        """
+        for key in given:
+            if key in self.decides:
+                raise UserError(
+                    f"'{key}' is not read by a {self.words}, which replaces it",
+                    where=where,
+                    hint=f"leave it out; {self.decides[key]}",
+                )
 
     def named(self, experiments: Sequence[Experiment]) -> Self:
         """Return the study with a name, made of those of its experiments when its file gives none."""

@@ -31,6 +31,12 @@ class ProgressiveStudy(OneExperiment):
     continues_by_itself: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, str]] = {"candidates": "--candidates"}
     grows: ClassVar[str] = "candidates"
+    decides: ClassVar[Mapping[str, str]] = {
+        "training.epochs": "epochs_per_stage (--epochs-per-stage N) says how many",
+        "training.max_steps": "epochs_per_stage (--epochs-per-stage N) says how long a stage trains",
+        "training.eval_every": "every epoch of a stage is validated",
+        "data.train_ratio": "ratios (--ratios LIST) says the part of the rows of every stage",
+    }
 
     kind: Literal["progressive"] = "progressive"
     """Kind of the study; a file must name it."""
@@ -67,6 +73,12 @@ class ProgressiveStudy(OneExperiment):
         if any(each in self.candidates[:place] for place, each in enumerate(self.candidates)):
             raise ValueError("candidates holds one twice")
         return self
+
+    def require_read(self, given: Iterable[str], where: str) -> None:
+        """Check that settings are read, those of the candidates too, which would train alike otherwise."""
+        super().require_read(given, where)
+        for candidate in self.candidates:
+            super().require_read(candidate, "--candidates")
 
     def continued(self, before: Self, where: str) -> Self:
         """Return the training as it goes on in a folder; a start is only for the session that asks for it."""
