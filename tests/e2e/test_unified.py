@@ -120,6 +120,21 @@ def test_what_is_written_already_asks_for_no_room(finished, tmp_path):
         assert "disk:" not in outcome.err
 
 
+def test_the_option_for_epochs_wins_over_the_setting_of_the_first_command(finished, tmp_path):
+    path = tmp_path / "out"
+    shutil.copytree(finished[0], path)
+    study = path / "study.yaml"
+    study.write_text(
+        study.read_text(encoding="utf-8").replace("overrides:", "overrides:\n- training.epochs=2", 1)
+    )
+    outcome = call("unified-test", "--resume", path, "--epochs", "3", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert "\n  epochs: 3\n" in outcome.out
+    usual = call("unified-test", "--preset", "tiny", "--dry-run")
+    set_so = call("unified-test", "--preset", "tiny", "--dry-run", "training.epochs=4")
+    assert ["\n  epochs: 2\n" in usual.out, "\n  epochs: 4\n" in set_so.out] == [True, True]
+
+
 @pytest.mark.slow
 def test_a_finished_training_becomes_longer_and_is_judged_anew(finished, tmp_path):
     path = tmp_path / "out"
@@ -145,6 +160,10 @@ def test_it_is_not_continued_with_other_settings(finished):
     [
         (("unified-test", "--preset", "1b"), "--preset"),
         (("unified-train", "--preset", "tiny", "--batch-size", "3"), "--batch-size"),
+        (
+            ("unified-train", "--preset", "tiny", "--epochs", "5", "training.epochs=3", "--dry-run"),
+            "give one of them",
+        ),
         (("unified-train", "--preset", "tiny", "--resume", "nowhere"), "--resume nowhere"),
         (("unified-test", "--samples", "0"), "--samples"),
         (("train-local", "--preset", "tiny", "--profile", "nothing"), "nothing"),

@@ -111,7 +111,8 @@ def unified_test_v1(
 @verb("train-local", place=120, background=True)
 def train_local(overrides: options.Overrides = None, preset: Preset = None, *, common: Rows) -> int:
     """Train one epoch on a few rows and report what memory it took: no sweep, no crossover."""
-    return _run(preset, overrides, common, few=_FEW_ROWS, epochs=1, sweep=False, crossover=False)
+    epochs = _unless_set(1, overrides)
+    return _run(preset, overrides, common, few=_FEW_ROWS, epochs=epochs, sweep=False, crossover=False)
 
 
 def _try(
@@ -125,7 +126,7 @@ def _try(
 ) -> int:
     """Run few epochs, and keep every one of them, since there are few."""
     if epochs is None and resume is None:
-        epochs = _TEST_EPOCHS
+        epochs = _unless_set(_TEST_EPOCHS, overrides)
     every = ["training.keep_epochs=1", *(overrides or ())]
     return _run(preset, every, common, default=default, resume=resume, epochs=epochs)
 
@@ -161,6 +162,8 @@ def _run(
         if asked.machine is not None:
             pull(asked.machine, folder, asked.notify)
         found = _continued(folder, preset, str(resume))
+    if settings.get("epochs") is not None:
+        found = _without_epochs(found, overrides, f"--epochs {settings['epochs']}")
     settings["batch_size"] = common.batch_size
     given = {key: value for key, value in settings.items() if value is not None}
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
@@ -177,6 +180,27 @@ def _run(
     else:
         asked = replace(asked, resume=True, output=folder, back_to=resume if is_epoch else None)
     return run_study(study, asked)
+
+
+def _says_epochs(override: str) -> bool:
+    return override.partition("=")[0] == "training.epochs"
+
+
+def _unless_set(epochs: int, overrides: list[str] | None) -> int | None:
+    """Return the usual epochs of a verb; None where a setting says how many."""
+    return None if any(map(_says_epochs, overrides or ())) else epochs
+
+
+def _without_epochs(study: UnifiedStudy, overrides: list[str] | None, where: str) -> UnifiedStudy:
+    """Return a study without the setting that would win over the option ``--epochs``.
+
+    Raises:
+        UserError: The same command gives both.
+    """
+    if any(map(_says_epochs, overrides or ())):
+        raise UserError("training.epochs is given too", where=where, hint="give one of them")
+    kept = [each for each in study.overrides if not _says_epochs(each)]
+    return study.with_values(overrides=kept) if len(kept) < len(study.overrides) else study
 
 
 def _preset(name: str) -> UnifiedStudy:
