@@ -9,7 +9,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 import typer
 
@@ -26,6 +26,8 @@ from dure.signals import INTERRUPTED_CODE, Interrupted, install
 FLAGS = ("--debug", "--verbose", "-v", "--background")
 """Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
 
+_FEW = 3
+"""Verbs of which a hint names each."""
 _PLAINLY = {
     "Input should be a valid integer, unable to parse string as an integer": "this is no whole number",
     "Input should be a valid number, unable to parse string as a number": "this is no number",
@@ -126,10 +128,10 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             like: str | None = nearest(option, known) if option else None
             if lines[0].startswith("No such command"):
                 like = _runnable(next(word for word in words if not word.startswith("-")))
-            is_unknown = type(error).__name__ == "NoSuchOption" and "KEY=VALUE" in usage
-            if is_unknown and (setting := _setting(option, words)):
+            if type(error).__name__ == "NoSuchOption":
                 lines[0] = f"No such option: {option}"
-                like = setting
+                setting = _setting(option, words) if "KEY=VALUE" in usage else None
+                like = _key_of_study(option, context) or setting or _elsewhere(option, context, like)
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
     if is_disk_full(error):
@@ -183,6 +185,29 @@ def _setting(option: str, words: list[str]) -> str | None:
         value = given_value(value)
     now = successor(name.split("."), value)
     return None if now is None else as_override(now)
+
+
+def _key_of_study(option: str, context: Any) -> str | None:
+    """Return the list in the file of a verb's kind of study that holds what only another verb has an option for."""
+    from dure.studies.study import study_kinds
+
+    verb, name = context.info_name, option.strip("-").replace("-", "_")
+    plan, taken = study_kinds().get(verb), {each.name for each in context.command.params}
+    fields = {} if plan is None else {key: plan.model_fields[key] for key in plan.model_fields.keys() - taken}
+    lists = [
+        key for key in (name, f"{name}s") if key in fields and get_origin(fields[key].annotation) is tuple
+    ]
+    return f"'{lists[0]}: […]' in the YAML of a {verb}; there is no option for it" if lists else None
+
+
+def _elsewhere(option: str, context: Any, like: str | None) -> str | None:
+    """Return the verbs that have an option, if they are few; what is like it where none has it."""
+    verbs = context.find_root().command.commands.items()
+    able = [f"dure {name}" for name, verb in verbs if any(option in each.opts for each in verb.params)]
+    if not able:
+        return like
+    has = "has" if len(able) == 1 else "have"
+    return f"{' or '.join(able)}, which {has} it" if len(able) <= _FEW else None
 
 
 def _fail(error: Exception | None, text: str, code: int, words: list[str]) -> NoReturn:

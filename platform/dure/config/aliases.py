@@ -33,7 +33,7 @@ training.layer_lr_decay | layerwise_lr_decay llrd
 training.log_every | logging_steps log_steps logging_step
 training.eval_every | eval_steps save_steps eval_strategy evaluation_strategy save_strategy evals_per_epoch saves_per_epoch
     val_check_interval
-training.best_metric | metric_for_best_model best_model_metric monitor
+training.best_metric | metric_for_best_model best_model_metric monitor metric
 training.higher_is_better | greater_is_better
 training.early_stopping_patience | patience early_stopping_epochs
 training.evaluate_untrained | eval_on_start
@@ -242,7 +242,7 @@ _VALUES: dict[str, Mapping[str, Any]] = {
     },
 }
 """Old value (in lower case) to new one, by old key or by new."""
-_OPEN = ("max_steps", "metric_for_best_model", "best_model_metric", "bf16", "fp16")
+_OPEN = ("max_steps", "metric_for_best_model", "best_model_metric", "metric", "bf16", "fp16")
 """Old keys of which another value is taken as it is."""
 
 
