@@ -25,7 +25,7 @@ def _column_name(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-ColumnName = Annotated[Text, BeforeValidator(_column_name)]
+ColumnName = Annotated[Text, BeforeValidator(_column_name, json_schema_input_type=Text | int)]
 """Name of a column, or its number from 0 in a table without column names."""
 Columns = ColumnName | Annotated[list[ColumnName], Field(min_length=1)]
 """A column, or several whose texts are joined."""

@@ -158,7 +158,7 @@ def _problem(
                 f"'{key}' is {shown(detail['input'])}" if key else f"this is {shown(detail['input'])}",
                 where=place,
                 expected=", or ".join(dict.fromkeys(_expected(found) for found in details)),
-                hint=next(filter(None, (_remedy(found) for found in details)), None),
+                hint=next(filter(None, (_remedy(found, key, place) for found in details)), None),
             )
 
 
@@ -228,14 +228,17 @@ def _expected(detail: ErrorDetails) -> str:
     return found.removeprefix("expected ")
 
 
-def _remedy(detail: ErrorDetails) -> str | None:
+def _remedy(detail: ErrorDetails, key: str, place: str) -> str | None:
     value = detail["input"]
     match detail["type"]:
         case "literal_error" if isinstance(value, str):
             allowed = str(detail["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
             return nearest(value, allowed) if len(allowed) > 3 else None  # few are seen at a glance
         case "string_type" if isinstance(value, (bool, int, float)):
-            return f'"{shown(value)}", in quotes'
+            # How a number was written is not known any more: 1e10 and 1.10 are other texts than those of their values.
+            text = '"…"' if isinstance(value, float) else f'"{shown(value)}"'
+            is_whole = place == COMMAND_LINE and "[" not in key
+            return shell_word(f"{key}={text}") if is_whole else f"{text}, in quotes"
         case "tuple_type" if isinstance(value, (str, int, float)):
             return f"[{value}]"
         case _:

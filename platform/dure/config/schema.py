@@ -115,8 +115,8 @@ class TrainingConfig(Section):
     scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
     ] = "linear"
-    """Learning-rate schedule after the warm-up."""
-    scheduler_options: dict[str, Float] = Field(default_factory=dict)
+    """Learning-rate schedule after the warm-up, which ``constant`` has none of."""
+    scheduler_options: dict[str, Annotated[Float, Field(ge=0.0)]] = Field(default_factory=dict)
     """Options of the schedule, such as ``num_cycles`` of ``cosine_with_restarts``."""
     warmup_ratio: Float = Field(default=0.0, ge=0.0, lt=1.0)
     """Part of all optimiser steps in which the learning rate rises."""

@@ -185,7 +185,7 @@ def _value(node: yaml.Node) -> Any:
         case "float" if len(text) <= MAX_DIGITS and math.isfinite(float(text)):
             return float(text)
         case "int" | "float":
-            raise Refused("this number is beyond all bounds", node)
+            raise Refused("this number is beyond all bounds; a text of digits stands in quotes", node)
         case _ if is_torn(text):
             raise Refused("half of a surrogate pair is no character", node)
         case _:

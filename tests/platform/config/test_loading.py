@@ -90,7 +90,10 @@ def message_of(text: str | bytes, *overrides: str) -> str:
             "e.yaml:4: 'training.scheduler' is \"cosin\"\n  expected: linear, cosine, cosine_with_restarts, "
             "polynomial, constant or constant_with_warmup\n  try: cosine",
         ),
-        ("training: {learning_rate: 1e999}", "e.yaml:4: this number is beyond all bounds"),
+        (
+            "training: {learning_rate: 1e999}",
+            "e.yaml:4: this number is beyond all bounds; a text of digits stands in quotes",
+        ),
         (
             "training: {learning_rate: .inf}",
             "e.yaml:4: 'training.learning_rate' is \".inf\"\n  expected: a number",
@@ -110,6 +113,10 @@ def message_of(text: str | bytes, *overrides: str) -> str:
         (
             "training: {scheduler: polynomial, learning_rate: 1e-8}",
             "e.yaml:4: 'training': polynomial ends at lr_end 1e-07, which is not below 1e-08",
+        ),
+        (
+            "training: {scheduler: polynomial, scheduler_options: {lr_end: -1e-3}}",
+            "e.yaml:4: 'training.scheduler_options.lr_end' is -0.001\n  expected: at least 0",
         ),
         ("generation: {min_length: 300}", "e.yaml:4: 'generation': min_length 300 is above max_length 128"),
         (
@@ -278,6 +285,18 @@ def test_an_override_may_fill_a_section_that_the_file_sets_to_null() -> None:
         (
             "model.quantization={}",
             "command line: model.quantization needs a lora section: 4-bit weights cannot be trained themselves",
+        ),
+        (
+            "experiment.name=123",
+            "command line: 'experiment.name' is 123\n  expected: text\n  try: 'experiment.name=\"123\"'",
+        ),
+        (
+            "model.revision=1e10",
+            "command line: 'model.revision' is 10000000000.0\n  expected: text\n  try: 'model.revision=\"…\"'",
+        ),
+        (
+            "model.revision=12e4567",
+            "command line: 'model.revision=12e4567': this number is beyond all bounds; a text of digits stands in quotes",
         ),
         (
             "generation.min_length=5000",

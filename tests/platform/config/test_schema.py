@@ -16,10 +16,11 @@ from dure.studies.batch.plan import BatchStudy
 from dure.studies.study import study_kinds
 
 ROOT = Path(__file__).parents[3]
-KINDS: list[Kind] = ["experiment", "study", "profile"]
+KINDS: list[Kind] = ["experiment", "study", "space", "profile"]
 FOLDERS = {
     "experiment": "search_spaces/experiments",
     "study": "search_spaces/studies",
+    "space": "search_spaces/spaces",
     "profile": "cluster/profiles",
 }
 SHIPPED = [(kind, file) for kind in KINDS for file in sorted((ROOT / FOLDERS[kind]).glob("*.yaml"))]
@@ -59,6 +60,7 @@ def test_every_shipped_file_satisfies_the_schema_as_an_editor_reads_it(kind: Kin
         {"training": {"eval_every": "epoch", "max_steps": None}},
         {"extends": "x", "lora": None, "training": None},
         {"extends": ["x", "y"], "lora": {"rank": 3}},
+        {"data": {"columns": {"text": 0, "label": [1, "2"]}}},
     ],
 )
 def test_the_schema_accepts(change: dict[str, Any]) -> None:
@@ -72,6 +74,8 @@ def test_the_schema_accepts(change: dict[str, Any]) -> None:
         {"training": {"epoch": 3}},
         {"training": {"learning_rate": "fast"}},
         {"training": {"epochs": 0}},
+        {"training": {"scheduler_options": {"lr_end": -1}}},
+        {"data": {"columns": {"text": 0.5}}},
         {"training": {"max_steps": 0}},
         {"training": {"eval_every": "step"}},
         {"objective": {"r_drop": -0.5}},
