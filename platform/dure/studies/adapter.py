@@ -95,6 +95,7 @@ def _run_pending(board: Board, address: str | None, further: Listeners, train: T
                     listeners=lambda experiment: (*own, *further(experiment)),
                     keeps_predictions=strategy.keeps_predictions,
                     keeps_dev_losses=strategy.keeps_dev_losses,
+                    mlflow_uri=strategy.mlflow_uri,
                     stop_file=board.stop_file,
                     session=board.session,
                     shared=board.shared,

@@ -48,6 +48,8 @@ class Strategy(ABC, Generic[Plan]):
     """Whether every trial leaves the predictions of its test rows."""
     keeps_dev_losses: bool = False
     """Whether every trial leaves the loss of each of its validation rows."""
+    mlflow_uri: str | None = None
+    """Address of the experiment's MLflow server, whose password the config of a trial must not hold: Tune writes it down."""
     log_file: str = "study.log"
     """Where the driver's log is written, within the study's folder."""
 

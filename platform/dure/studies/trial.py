@@ -52,6 +52,8 @@ class TrialRequests:
     """Whether every trial leaves the predictions of its test rows."""
     keeps_dev_losses: bool = False
     """Whether every trial leaves the loss of each of its validation rows."""
+    mlflow_uri: str | None = None
+    """Address of the MLflow server of those experiments that a config says, with its password."""
     stop_file: Path | None = None
     """As soon as this file is there, trials save a checkpoint and return, and others do not begin."""
     session: str = ""
@@ -72,7 +74,8 @@ class TrialRequests:
         name = config["trial"]
         experiment = self.plans[name].experiment if name in self.plans else None
         if experiment is None:
-            experiment = Experiment.model_validate_json(config["experiment"])
+            proposed = Experiment.model_validate_json(config["experiment"])
+            experiment = proposed.with_({"mlflow.uri": self.mlflow_uri})
         return RunRequest(
             experiment=experiment,
             profile=self.profile,

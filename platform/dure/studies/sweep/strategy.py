@@ -73,6 +73,7 @@ class Sweep(Strategy[SweepStudy]):
         self.metrics = tuple(looked_for(each, family, "metrics:") for each in study.metrics)
         self.keeps_dev_losses = self.metrics[0].name == "eval_loss"
         self._experiment = judged_by(experiment, self.metrics[0])
+        self.mlflow_uri = experiment.mlflow.uri
         self._check_space()
         self._scheduler = self._stopper()
         self.search = SweepSearch(
