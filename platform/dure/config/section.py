@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Self
 from pydantic import BaseModel, ConfigDict
 
 from dure.config.given import plain_value
-from dure.config.sections import inner_section, place_in
+from dure.config.sections import in_sections, inner_section, place_in
 from dure.config.tree import INSTEAD, flat, plain, with_overrides
 from dure.errors import FrozenError
 
@@ -38,8 +38,8 @@ class Section(BaseModel):
 
         Args:
             changes: Dotted key to value: ``{"training.epochs": 2}``; or as on the command line:
-                ``"training.epochs=2"``, or several of these. A key of an optional section that is not there makes the
-                section.
+                ``"training.epochs=2"``, or several of these. A mapping for a section changes what it names there, and a
+                key of an optional section that is not there makes the section.
             source: The place that errors name, such as the option that the values are of.
 
         Raises:
@@ -48,7 +48,7 @@ class Section(BaseModel):
         from dure.config.loading import checked
 
         if isinstance(changes, Mapping):
-            changes = {key: plain_value(value) for key, value in changes.items()}
+            changes = {key: plain_value(value) for key, value in in_sections(type(self), changes)}
         else:
             changes = flat(plain(with_overrides({}, [changes] if isinstance(changes, str) else changes)))
         tree: dict[str, Any] = self.model_dump()  # as JSON an address would lose its password

@@ -66,6 +66,18 @@ def inner_section(tree: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
+def in_sections(
+    model: type[BaseModel], values: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield values by dotted key, those of a mapping that stands for a section one by one."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value and section_at(model, name.split(".")) is not None:
+            yield from in_sections(model, value, f"{name}.")
+        else:
+            yield name, value
+
+
 def in_order(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values by dotted key as sections within sections, in the order of the fields."""
     order = {key: place for place, key in enumerate(dotted_keys(model, with_sections=True))}

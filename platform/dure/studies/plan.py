@@ -36,6 +36,15 @@ Overrides = Annotated[
 """Settings laid over experiments: ``[training.epochs=3]``, or keys and values."""
 
 
+def _by_dotted_key(value: Any) -> Any:
+    """Turn ``{training: {learning_rate: 1e-4}}`` into ``{training.learning_rate: 1e-4}``."""
+    return flat(value) if isinstance(value, Mapping) else value
+
+
+Point = Annotated[dict[str, Any], BeforeValidator(_by_dotted_key, json_schema_input_type=dict[str, Any])]
+"""Settings by dotted key, or as sections within sections."""
+
+
 class StudyPlan(Section, ABC):
     """Base of the kinds of study: what to run, without where and with which common options.
 

@@ -39,6 +39,19 @@ def test_values_of_several_sections_are_laid_over_and_the_original_stays(experim
     assert experiment == load_experiment("kobart_baseline")
 
 
+def test_a_mapping_for_a_section_changes_what_it_names_there_in_every_way_of_giving_it(experiment):
+    sections = {"training": {"epochs": 2, "warmup_steps": 3}, "tokenizer": {"input_prefix": "x: "}}
+    changed = experiment.with_(sections)
+    assert changed == experiment.with_(
+        ["training={epochs: 2, warmup_steps: 3}", "tokenizer.input_prefix=x: "]
+    )
+    assert changed == load_experiment("kobart_baseline", sections)
+    assert changed.training.batch_size == experiment.training.batch_size
+    # What is no section is one value.
+    columns = experiment.with_({"data.columns": {"text": "a"}}).with_({"data": {"columns": {"target": "b"}}})
+    assert columns.data.columns == {"target": "b"}
+
+
 def test_what_is_changed_keeps_the_password_of_an_address_which_no_record_shows(experiment):
     given = experiment.with_("mlflow.uri=postgresql://team:hunter2@db/runs")
     for changed in (

@@ -17,7 +17,7 @@ from dure.config.schema import Experiment
 from dure.config.tree import given_value
 from dure.errors import UserError
 from dure.studies.choices import OnBaseline
-from dure.studies.plan import OneExperiment, given
+from dure.studies.plan import OneExperiment, Point, given
 
 if TYPE_CHECKING:
     from dure.studies.kind import Kind
@@ -46,7 +46,7 @@ class ProgressiveStudy(OneExperiment):
     """In a folder with stages of smaller ratios, begin here again, from the best model of the stage before."""
     epochs_per_stage: Int = Field(default=2, ge=1)
     """Passes over the rows of a stage."""
-    candidates: tuple[dict[str, Any], ...] = Field(default=({},), min_length=1)
+    candidates: tuple[Point, ...] = Field(default=({},), min_length=1)
     """Settings to try side by side, by dotted key; at every ratio only the best part of them goes on."""
     reduction: Int = Field(default=3, ge=1)
     """Of n candidates at a ratio the best n // reduction go on, at least one; 1 keeps all."""
@@ -69,6 +69,12 @@ class ProgressiveStudy(OneExperiment):
         return self
 
     @model_validator(mode="after")
+    def _starts_at_a_ratio(self) -> Self:
+        if self.start_ratio is not None and self.start_ratio not in self.ratios:
+            raise ValueError(f"start_ratio {as_number(self.start_ratio)} is none of the ratios")
+        return self
+
+    @model_validator(mode="after")
     def _each_candidate_once(self) -> Self:
         if any(each in self.candidates[:place] for place, each in enumerate(self.candidates)):
             raise ValueError("candidates holds one twice")
@@ -82,6 +88,7 @@ class ProgressiveStudy(OneExperiment):
 
     def continued(self, before: Self, where: str) -> Self:
         """Return the training as it goes on in a folder; a start is only for the session that asks for it."""
+        before = before.with_values(start_ratio=None)
         return super().continued(before, where).with_values(start_ratio=self.start_ratio)
 
     def decides_like(self, other: Self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,11 +16,12 @@ from dure.config.scalars import Address, Int, Text
 from dure.config.schema import Experiment
 from dure.config.section import Section
 from dure.config.spaces import Choice, Integer, SearchSpace
+from dure.config.tree import given_value
 from dure.errors import UserError, nearest
 from dure.metrics.metric import RUN_METRICS, Direction, Metric, choosable
 from dure.secrets import HIDDEN, without_passwords
 from dure.studies.choices import SamplerName, StopperName
-from dure.studies.plan import OneExperiment, given
+from dure.studies.plan import OneExperiment, Point, given
 
 if TYPE_CHECKING:
     from dure.family import Family
@@ -29,6 +31,8 @@ _LEARNING_RATE = "training.learning_rate"
 DEFAULT_SPACE = "learning_rate"
 _GRID_POINTS = 5
 _TRIALS = 20
+_NEXT_KEY = re.compile(r",(?=[^,=\[\]]+=)")
+"""A comma behind which another key stands, and not more of a list."""
 
 
 class SweepMetric(Section):
@@ -85,7 +89,7 @@ class SweepStudy(OneExperiment):
     num_trials: Int | None = Field(default=None, ge=1)
     """Points in all, or as many as are to be tried first; of a grid, points along every range. 20, and 5 for a grid, when
     not given."""
-    tries: tuple[dict[str, Any], ...] = ()
+    tries: tuple[Point, ...] = ()
     """Points to try first, by dotted key."""
     storage: Address | None = None
     """URL of the database that keeps the search; a file in the study's folder when not given."""
@@ -257,7 +261,7 @@ def parse_point(space: SearchSpace, text: str) -> dict[str, Any]:
             )
         text = f"{only}={text}"
     point: dict[str, Any] = {}
-    for part in text.split(","):
+    for part in _NEXT_KEY.split(text):
         key, _, raw = (piece.strip() for piece in part.partition("="))
         if key not in keys:
             raise UserError(
@@ -273,7 +277,13 @@ def parse_point(space: SearchSpace, text: str) -> dict[str, Any]:
 def _parsed(space: SearchSpace, key: str, raw: str) -> Any:
     parameter = space.parameters[key]
     if isinstance(parameter, Choice):
-        found = [value for value in parameter.values if str(value) == raw or override_text(value) == raw]
+        try:
+            said = given_value(raw)
+        except ValueError:
+            said = raw
+        found = [
+            value for value in parameter.values if raw in (str(value), override_text(value)) or value == said
+        ]
     else:
         try:
             number = int(raw) if isinstance(parameter, Integer) else float(raw)

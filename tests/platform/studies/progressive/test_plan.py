@@ -38,17 +38,17 @@ def test_every_stage_has_a_name_of_its_own_that_is_a_plain_folder(start, step):
 
 @given(
     ratios=st.sets(shares, min_size=1, max_size=8).map(sorted),
-    start=st.none() | shares,
+    starts=st.booleans(),
     epochs=st.integers(1, 9),
     rates=st.lists(st.floats(1e-7, 1), min_size=1, max_size=4, unique=True),
     reduction=st.integers(1, 9),
     gain=st.none() | st.floats(0, 1),
     memory=st.none() | st.integers(1, 10**6),
 )
-def test_its_yaml_loads_back_into_an_equal_study(ratios, start, epochs, rates, reduction, gain, memory):
+def test_its_yaml_loads_back_into_an_equal_study(ratios, starts, epochs, rates, reduction, gain, memory):
     before = study(
         ratios=ratios,
-        start_ratio=start,
+        start_ratio=ratios[0] if starts else None,
         epochs_per_stage=epochs,
         candidates=[{"training.learning_rate": rate, "lora": None} for rate in rates],
         reduction=reduction,
@@ -67,6 +67,8 @@ def test_its_yaml_loads_back_into_an_equal_study(ratios, start, epochs, rates, r
         ({"ratios": []}, "ratios"),
         ({"ratios": [0.5, 1.1]}, "ratios"),
         ({"candidates": []}, "candidates"),
+        ({"candidates": [{"a": {"b": 1}}, {"a.b": 1}]}, "twice"),
+        ({"ratios": [0.1, 0.5], "start_ratio": 0.3}, "start_ratio 0.3 is none of the ratios"),
         ({"candidates": [{"a": 1}, {"b": 1}, {"a": 1}]}, "twice"),
         ({"epochs_per_stage": 0}, "epochs_per_stage"),
         ({"reduction": 0}, "reduction"),

@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from dure.config import load_experiment, rehearsal_of
+from dure.config.spaces import SearchSpace
 from dure.config.storage import StorageConfig
 from dure.errors import UserError
 from dure.events import RunProgress, StudyListener
@@ -27,6 +28,7 @@ from dure.studies.sweep.plan import SweepMetric, SweepStudy, parse_point, plan_s
 from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import stability
 from dure.studies.sweep.strategy import Sweep
+from dure.studies.trial import TrialRequests
 
 LR = "training.learning_rate"
 
@@ -146,6 +148,16 @@ def test_a_search_is_told_how_a_trial_on_another_machine_ended(state, tiny, cpu,
     assert (told.state.name, told.value) == expected[state]
 
 
+def test_a_trial_logs_in_to_mlflow_and_no_config_shows_how(tiny, cpu, tmp_path):
+    experiment = tiny("t5", "lora").with_({"mlflow.uri": "http://team:hunter2@host"})
+    study = plan_sweep("tiny", num_trials=1).named([experiment]).resolved([experiment])
+    board = Board(Sweep(study, experiment, tmp_path), cpu, tmp_path, StudyListener())
+    config = board.strategy.search.suggest("tunes")
+    assert "hunter2" not in str(config)
+    requests = TrialRequests("s", cpu, tmp_path, plans=board.plans, mlflow_uri=board.strategy.mlflow_uri)
+    assert requests.of(config).experiment.mlflow.uri == "http://team:hunter2@host"
+
+
 def test_a_strategy_gets_what_brings_folders_from_other_machines(tiny, cpu, tmp_path):
     experiment, taken = tiny("t5", "lora"), []
     strategy = Sweep(plan_sweep("tiny").named([experiment]).resolved([experiment]), experiment, tmp_path)
@@ -173,6 +185,19 @@ def test_points_are_read_as_people_write_them(tiny):
         LR: 2e-4,
         "training.scheduler": "cosine",
     }
+    listed = SearchSpace.model_validate(
+        {
+            "parameters": {
+                "lora.targets": {"type": "choice", "values": [["q"], ["q", "v"]]},
+                LR: space.parameters[LR],
+            }
+        }
+    )
+    for written in ("[q, v]", '["q","v"]', "['q', 'v']"):
+        assert parse_point(listed, f"lora.targets={written},{LR}=1e-4") == {
+            "lora.targets": ["q", "v"],
+            LR: 1e-4,
+        }
     for wrong, said in (
         ("0.5", "from 1e-05 to 0.01"),
         ("learning_rate=1e-4", "not searched"),
