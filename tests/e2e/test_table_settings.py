@@ -42,11 +42,13 @@ def test_predict_takes_what_its_errors_advise_and_keeps_every_row(run):
 
 
 def test_predict_reads_a_table_of_another_layout_and_writes_what_its_name_says(run):
-    Path("in.tsv").write_bytes(f'7\t"{TALK}\n8\t{TALK}\n'.encode("cp949"))
+    table = Path("day=1/in.tsv")  # as folders of a table in parts are named: no setting
+    table.parent.mkdir()
+    table.write_bytes(f'7\t"{TALK}\n8\t{TALK}\n'.encode("cp949"))
     settings = ("data.header=false", "data.columns.id=0", "data.columns.text=1", "data.encoding=cp949")
-    assert call("predict", run, "in.tsv", *settings, "-o", "out.tsv").code == 0
+    assert call("predict", run, table, *settings, "-o", "out.tsv").code == 0
     assert [row[0] for row in rows_of("out.tsv", "\t")] == ["0", "7", "8"]
-    assert call("predict", run, "in.tsv", *settings, "-o", "out.jsonl").code == 0
+    assert call("predict", run, table, *settings, "-o", "out.jsonl").code == 0
     lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [line["0"] for line in lines] == ["7", "8"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -52,8 +53,9 @@ def named_or_setting(*kinds: Kind) -> Callable[[str], list[str]]:
 
 
 def parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the names and the settings among the words of a command."""
-    return [word for word in words if "=" not in word], [word for word in words if "=" in word]
+    """Return the names and the settings among the words of a command; a file of a name with ``=`` is no setting."""
+    settings = [word for word in words if "=" in word and not os.path.isfile(word)]  # noqa: PTH113 - of any length
+    return [word for word in words if word not in settings], settings
 
 
 def family_names(incomplete: str) -> list[str]:
