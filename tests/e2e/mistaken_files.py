@@ -51,6 +51,8 @@ _YAML: dict[str, str | bytes] = {
     "strangers.yaml": "kind: batch\nname: s\nexperiments: [nobody]\n",
     "key.yaml": f"{_MINE}training: {{lerning_rate: 1}}\n",
     "hf.yaml": f"{_MINE}training:\n  per_device_train_batch_size: 6\n",
+    "old_child.yaml": f"{_MINE}training:\n  per_device_train_batch_size: 6\n  num_train_epochs: 3\n",
+    "no_model.yaml": "num_train_epochs: 3\n",
     "wrong_old.yaml": "model_name: t5-small\nnum_train_epochs: many\n",
     "section.yaml": f"{_MINE}learning_rate: 1\n",
     "missing.yaml": f"{_MINE}lora: {{rank: 8, alpha: 16}}\n",

@@ -77,9 +77,14 @@ CONFIG: dict[str, Row] = {
     "old key without successor": (f"{DRY} optim=adamw_torch", "'optim'", "leave it out; AdamW"),
     "conversion over a file": ("convert hf.yaml -o key.yaml", "key.yaml", "--force"),
     "conversion into itself": ("convert hf.yaml -o hf.yaml --force", "hf.yaml", "another name"),
+    "conversion of a child": (
+        "convert old_child.yaml -o out.yaml",
+        "old_child.yaml: extends: it extends another file",
+        "try: dure train old_child.yaml --dry-run",
+    ),
     "conversion without a model": (
-        "convert section.yaml -o new.yaml",
-        "section.yaml",
+        "convert no_model.yaml -o new.yaml",
+        "no_model.yaml",
         "model.checkpoint=NAME",
     ),
     "conversion of a wrong value": (

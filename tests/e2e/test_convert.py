@@ -56,3 +56,9 @@ def test_all_old_keys_of_a_file_are_answered_at_once_with_the_command_that_conve
     assert told.code == 2
     assert told.err.rstrip().endswith("try: dure convert old.yaml -o NEW.yaml writes it in the keys of dure")
     assert "'training.batch_size', as in training: {batch_size: 8}" in told.err
+    (tmp_path / "child.yaml").write_text(
+        "extends: transfer_bert\nlearning_rate: 1\ntraining: {num_train_epochs: 3}\n"
+    )
+    told = call("train", "child.yaml", "--dry-run")
+    assert "try: 'training.epochs', as in training: {epochs: 3}" in told.err
+    assert "dure convert" not in told.err

@@ -70,7 +70,11 @@ def user_error(
     hint = None
     if _is_experiment(model) and source.endswith((".yaml", ".yml")):
         old = [location for location, found in details.items() if _successor(location, found[0])]
-        if any(_place(location, places, source) != COMMAND_LINE for location in old):
+        # A file with parents is not converted: what it extends stays as it is.
+        is_whole = all(
+            place == COMMAND_LINE or place.rpartition(":")[0] == source for place in places.values()
+        )
+        if is_whole and any(_place(location, places, source) != COMMAND_LINE for location in old):
             hint = f"dure convert {shell_word(source)} -o NEW.yaml writes it in the keys of dure"
     return UserError(f"{len(problems)} things are wrong\n{listed}", where=source, hint=hint)
 

@@ -37,7 +37,14 @@ def convert(
             expected="a new file",
             hint="another name" if output.samefile(old) else "another name, or --force",
         )
-    converted = convert(read_old(old), old.stem, family_of_old)
+    values = read_old(old)
+    if "extends" in values:
+        raise UserError(
+            "it extends another file, and only whole files are converted",
+            where=f"{shown_path(old)}: extends",
+            hint=f"dure train {shell_word(old)} --dry-run, which names the new key for every old one",
+        )
+    converted = convert(values, old.stem, family_of_old)
     text = _checked(converted, overrides or (), shown_path(old))
     said = [f"# {' '.join(note.split())}" for note in converted.notes]
     header = [f"# Converted from {old.name} by `dure convert`.", *(["# To know:", *said] if said else [])]
