@@ -13,13 +13,13 @@ from dure.epochs.crossover_table import crossover_columns, crossover_table, epoc
 from dure.epochs.sweet_spot_plot import plot_sweet_spots
 from dure.epochs.sweet_spot_table import sweet_spot_columns, sweet_spot_table
 from dure.errors import shown_path
-from dure.pages.run_facts import best_metric
+from dure.pages.run_facts import best_metric, worth_of
 from dure.pages.run_page import figures_section
 from dure.reporting.figures import duration, gains_of, memory
 from dure.reporting.page import Block, Paragraph, Picture, Points, Section, Table
 from dure.reporting.plots import Drawing
 from dure.reporting.summary import result_report
-from dure.reporting.verdicts import run_sentences
+from dure.runs.folder import RunFolder
 from dure.studies.sweep.driver import SweepKind
 from dure.studies.sweep.report import sweep_picture
 from dure.studies.sweep.results import SweepResults
@@ -74,7 +74,7 @@ class UnifiedView(View[UnifiedResults]):
     def facts_of(cls, results: UnifiedResults, path: Path) -> dict[str, Any]:
         """Return the verdict of a unified training: what the main run reached, and whether crossing over helped."""
         metric = best_metric(path)
-        told = [f"The main run {results.result.state}.", *run_sentences(metric, results.result.metrics)]
+        told = [f"The main run {results.result.state}.", *worth_of(RunFolder(path))]
         if results.crossover is not None:
             told.append(f"Crossover: {results.crossover['verdict']}.")
         if results.sweep_verdict is not None:
