@@ -40,7 +40,7 @@ from dure.family import load_family
 from dure.family.corpus import load_corpus
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import cluster
-from dure.runtime.fit import TrainReporter
+from dure.runtime.fit import Reporter
 from dure.studies.adapter import run_study
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.strategy import Batch
@@ -153,7 +153,7 @@ def ours(names: Sequence[str], folder: Path) -> Spent:
 
 def _worker(config: Mapping[str, Any]) -> None:
     request: RunRequest = config["request"]
-    run(replace(request, listeners=(TrainReporter(request.experiment.training.effective_batch_size),)))
+    run(replace(request, listeners=(Reporter(request.experiment.training.effective_batch_size),)))
 
 
 def _nested_trial(config: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> None:

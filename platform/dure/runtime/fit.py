@@ -6,13 +6,14 @@ import logging
 import os
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ray import train
 from ray._raylet import PlacementGroupID
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.constants import RAY_TRAIN_ENABLE_STATE_TRACKING
@@ -52,36 +53,32 @@ def scaling(profile: Profile, num_workers: int) -> ScalingConfig:
     )
 
 
-def report_of(progress: RunProgress, *, samples_per_step: int) -> dict[str, Any]:
-    """Return a record of a run as the flat dictionary that Ray passes on.
-
-    ``samples``, the training rows that its steps saw, is the time by which schedulers compare trials whatever their
-    batch sizes.
-    """
-    return {
-        **progress.metrics,
-        "kind": progress.kind,
-        "step": progress.step,
-        "samples": progress.step * samples_per_step,
-        "total_steps": progress.total_steps,
-        "epoch": progress.epoch,
-        "seconds": progress.seconds,
-    }
-
-
 @dataclass(frozen=True)
-class TrainReporter(RunListener):
-    """Reports every record to Ray Train, on every worker, because a report waits for all of them."""
+class Reporter(RunListener):
+    """Reports every record to Ray, on every worker, because a report to Ray Train waits for all of them.
+
+    ``report`` gets it as a flat dictionary. ``samples``, the training rows that its steps saw, is the time by which
+    schedulers compare trials whatever their batch sizes.
+    """
 
     on_every_worker: ClassVar[bool] = True
 
     samples_per_step: int
+    report: Callable[[dict[str, Any]], None] = train.report
 
     def progressed(self, progress: RunProgress) -> None:
         """Report."""
-        from ray import train
-
-        train.report(report_of(progress, samples_per_step=self.samples_per_step))
+        self.report(
+            {
+                **progress.metrics,
+                "kind": progress.kind,
+                "step": progress.step,
+                "samples": progress.step * self.samples_per_step,
+                "total_steps": progress.total_steps,
+                "epoch": progress.epoch,
+                "seconds": progress.seconds,
+            }
+        )
 
 
 def run_name(request: RunRequest) -> str:
@@ -113,11 +110,7 @@ def fit(
         return _fit_on_workers(request, callbacks)
     # Ray says at every start that local mode is a new feature.
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    trainer = TorchTrainer(
-        _run_here,
-        train_loop_config={"request": request},
-        scaling_config=scaling(request.profile, 0),
-    )
+    trainer = TorchTrainer(partial(run, request), scaling_config=scaling(request.profile, 0))
     result = trainer.fit().return_value
     if not isinstance(result, RunResult):
         raise RunError(f"Ray Train returned {result!r} instead of a result")
@@ -175,8 +168,7 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
 
 def _trainer(request: RunRequest, num_workers: int, callbacks: Sequence[Any]) -> TorchTrainer:
     return _WorkersTrainer(
-        _run_as_worker,
-        train_loop_config={"request": request},
+        partial(_run_as_worker, request),
         scaling_config=scaling(request.profile, num_workers),
         torch_config=TorchConfig(backend="nccl" if request.profile.device == "cuda" else "gloo"),
         run_config=RunConfig(
@@ -210,18 +202,19 @@ def held_by(request: RunRequest) -> Path:
 
 def not_begun(request: RunRequest) -> RunResult:
     """Return the result of a run of which a stop was asked before it began, and write it."""
-    result = RunResult(request.experiment.name, "interrupted")
-    request.room().write_alone("the result", lambda: request.folder().write_result(result))
-    return result
+    return _written(request, RunResult(request.experiment.name, "interrupted"))
 
 
 def _given_up(request: RunRequest, restarts: Restarts) -> RunError:
     """Return the error of a run whose processes died too often, and write it as the run's result."""
-    folder = request.folder()
-    error = RunError(died_too_often(restarts, last_checkpoint(folder.checkpoints)))
-    result = RunResult(request.experiment.name, "failed", error=one_line(error))
-    request.room().write_alone("the result", lambda: folder.write_result(result))
+    error = RunError(died_too_often(restarts, last_checkpoint(request.folder().checkpoints)))
+    _written(request, RunResult(request.experiment.name, "failed", error=one_line(error)))
     return error
+
+
+def _written(request: RunRequest, result: RunResult) -> RunResult:
+    request.room().write_alone("the result", lambda: request.folder().write_result(result))
+    return result
 
 
 def _death_in(error: Exception) -> Death:
@@ -259,19 +252,13 @@ def _show_to_train_api() -> None:
         os.environ.setdefault(RAY_TRAIN_ENABLE_STATE_TRACKING, "1")
 
 
-def _run_here(config: dict[str, Any]) -> RunResult:
-    return run(config["request"])
-
-
-def _run_as_worker(config: dict[str, Any]) -> None:
-    from ray import train
-
+def _run_as_worker(request: RunRequest) -> None:
     context, group = train.get_context(), get_current_placement_group()
     if context.get_world_rank() == 0 and group is not None:
         with suppress(OSError):
-            write_text(held_by(config["request"]), group.id.hex())
+            write_text(held_by(request), group.id.hex())
     try:
-        run(config["request"], rank=context.get_world_rank(), num_workers=context.get_world_size())
+        run(request, rank=context.get_world_rank(), num_workers=context.get_world_size())
     except RunError as error:
         if context.get_world_size() > 1 and lost_peer(error):
             raise LostPeerError(str(error)) from error

@@ -16,11 +16,11 @@ from ray.tune.trainable.function_trainable import wrap_function
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError, UserError, one_line
-from dure.events import EventLog, RunListener, RunProgress
+from dure.events import EventLog, RunListener
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
-from dure.runtime.fit import TrainReporter, fit, not_begun, report_of, run_name
+from dure.runtime.fit import Reporter, fit, not_begun, run_name
 from dure.runtime.relay import Relay
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import push_end
@@ -92,19 +92,6 @@ class TrialRequests:
         )
 
 
-@dataclass(frozen=True)
-class _TuneReporter(RunListener):
-    """Reports every record to Tune, from within the trial's own process."""
-
-    samples_per_step: int
-    name: str
-
-    def progressed(self, progress: RunProgress) -> None:
-        """Report."""
-        tune.report(report_of(progress, samples_per_step=self.samples_per_step))
-        show_as(self.name)
-
-
 def settled(
     config: Mapping[str, Any],
     requests: TrialRequests,
@@ -171,17 +158,20 @@ def fit_trial(request: RunRequest, train: Train) -> RunResult:
     """
     if request.stop_file is not None and request.stop_file.exists():
         return not_begun(request)
-    nested = not request.profile.trains_in_process
-    samples_per_step = request.experiment.training.effective_batch_size
-    name = run_name(request)
-    reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step, name)
+    samples_per_step, name = request.experiment.training.effective_batch_size, run_name(request)
     show_as(name)
-    callbacks = []
-    if nested:
+    if request.profile.trains_in_process:
+        reporter, callbacks = Reporter(samples_per_step, partial(_report_to_tune, name=name)), []
+    else:
         from ray.tune.integration.ray_train import TuneReportCallback
 
-        callbacks = [TuneReportCallback()]
+        reporter, callbacks = Reporter(samples_per_step), [TuneReportCallback()]
     return train(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)
+
+
+def _report_to_tune(record: dict[str, Any], *, name: str) -> None:
+    tune.report(record)
+    show_as(name)
 
 
 def named_trainable(
