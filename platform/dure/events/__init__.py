@@ -2,7 +2,6 @@
 
 from dure.events.kinds import (
     SETTLED,
-    Event,
     Notice,
     Notify,
     RunListener,
@@ -16,12 +15,11 @@ from dure.events.kinds import (
     TrialStatus,
     silent,
 )
-from dure.events.stream import Entry, EventLog, Follower, follow, following, pass_on, read_events
+from dure.events.stream import Entry, EventLog, Follower, follow, following, read_events
 
 __all__ = [
     "SETTLED",
     "Entry",
-    "Event",
     "EventLog",
     "Follower",
     "Notice",
@@ -37,7 +35,6 @@ __all__ = [
     "TrialStatus",
     "follow",
     "following",
-    "pass_on",
     "read_events",
     "silent",
 ]

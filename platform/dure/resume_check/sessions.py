@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def _waited_for(process: subprocess.Popen[bytes]) -> int:
     return code
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Run a session; its process begins here.
 
     Its arguments are experiment, profile and folder, then step and signal of the cut, if it is to be cut.
@@ -126,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from dure.runtime.experiment import train
     from dure.signals import Interrupted, install
 
-    experiment, profile, folder, *cut = sys.argv[1:] if arguments is None else arguments
+    experiment, profile, folder, *cut = sys.argv[1:]
     listeners: list[RunListener] = []
     if cut:
         listeners.append(Cutting(Cut(int(cut[0]), signal.Signals(int(cut[1]))), os.getpid()))

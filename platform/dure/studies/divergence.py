@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 from dure.errors import RunError
 from dure.events import Notify, RunListener, RunProgress, RunStart
@@ -32,8 +31,6 @@ class DivergenceGuard(RunListener):
     ``first_loss`` is what counts as the first loss of a run that begins with trained weights, whose own is so small
     that any hard batch is several times of it.
     """
-
-    on_every_worker: ClassVar[bool] = False
 
     def __init__(self, first_loss: float | None = None) -> None:
         self._given = first_loss

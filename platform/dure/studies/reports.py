@@ -54,16 +54,6 @@ COMPUTATIONS: Mapping[str, Computation] = {
 """What the pages of runs and studies compute."""
 
 
-def page_of_study(path: Path, sources: Sources) -> Page:
-    """Return the page of a study with records that others may share.
-
-    Raises:
-        UserError: It holds no study, or a record is broken.
-    """
-    view = _view_of(path, sources)
-    return _page_of(view, _drawn(view))
-
-
 def _view_of(path: Path, sources: Sources) -> View[Any]:
     kind, results = stored_kind(path).kind_of(), read_results(path)
     record, facts = sources.file(path / kind.results_file), sources.computed(STUDY, path)
@@ -82,13 +72,14 @@ def _page_of(view: View[Any], curves: Sequence[RunCurves]) -> Page:
 
 
 def page_at(path: Path, sources: Sources) -> Page:
-    """Return the page of whatever a folder holds.
+    """Return the page of whatever a folder holds, with records that others may share.
 
     Raises:
         UserError: It holds neither a study nor a run, or a record is broken.
     """
     if (path / STUDY_FILE).is_file():
-        return page_of_study(path, sources)
+        view = _view_of(path, sources)
+        return _page_of(view, _drawn(view))
     if (path / RUN_RECORD).is_file():
         return page_of_run(path, sources)
     raise UserError(
