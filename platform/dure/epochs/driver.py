@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -105,9 +104,10 @@ def cross_over(
         )
     _, tokenizer = read_model(family, folder.final_model)
     corpus = load_corpus(family, notify=notify, tokenizer=tokenizer)
-    splits = _splits(corpus.dev, corpus.test, family.experiment.experiment.seed, run, notify)
+    seed = family.experiment.experiment.seed
+    selection, held_out, selected_by, held_out_by = _splits(corpus.dev, corpus.test, seed, run, notify)
     # As the run did it, so that what it did not train is the same.
-    set_seed(family.experiment.experiment.seed)
+    set_seed(seed)
     model = family.load_model(tokenizer, profile)
     judge = _Judge(family, model, tokenizer, corpus.train, torch.device(profile.device))
     average = folder.checkpoints / EMA_FILE
@@ -119,31 +119,23 @@ def cross_over(
     outcome = crossover(
         weights,
         {name: row["epoch"] for name, row in record["modules"].items() if row["epoch"] is not None},
-        lambda state: float(np.mean(judge.row_losses(state, splits.selection))),
-        lambda state: judge.row_losses(state, splits.held_out),
+        lambda state: float(np.mean(judge.row_losses(state, selection))),
+        lambda state: judge.row_losses(state, held_out),
         selection_metric=ROW_LOSS,
         rows_metric=ROW_LOSS,
         best=_best_epoch(folder, family, list(weights.epochs)),
         searches=searches,
         max_evaluations=max_evaluations,
-        seed=family.experiment.experiment.seed,
+        seed=seed,
         notify=notify,
     )
-    about = {"score": "loss", "selection": splits.selected_by, "held_out": splits.held_out_by}
+    about = {"score": "loss", "selection": selected_by, "held_out": held_out_by}
     path = save_crossover(outcome, weights, folder.checkpoints, about=about)
     return {**outcome.as_dict(), **about, "path": str(path)}
 
 
 ROW_LOSS = Metric("loss", "min")
 """What a model is scored by here, over all rows and on each one."""
-
-
-@dataclass(frozen=True)
-class _Splits:
-    selection: datasets.Dataset
-    held_out: datasets.Dataset
-    selected_by: str
-    held_out_by: str
 
 
 class _Judge:
@@ -200,7 +192,8 @@ def _best_epoch(folder: RunFolder, family: Family, saved: list[int]) -> int | No
 
 def _splits(
     dev: datasets.Dataset | None, test: datasets.Dataset | None, seed: int, run: Path, notify: Notify
-) -> _Splits:
+) -> tuple[datasets.Dataset, datasets.Dataset, str, str]:
+    """Return the rows that select and those that are held out, and what both are in words."""
     if dev is None:
         raise UserError(
             "the run has no validation rows to select by",
@@ -208,9 +201,7 @@ def _splits(
             expected="data.dev in experiment.yaml",
         )
     if test is not None:
-        return _Splits(
-            dev, test, f"the {counted(len(dev), 'row')} of dev", f"the {counted(len(test), 'row')} of test"
-        )
+        return dev, test, f"the {counted(len(dev), 'row')} of dev", f"the {counted(len(test), 'row')} of test"
     if len(dev) < 2:
         raise UserError(
             "one validation row cannot both select and be held out", where=str(run), expected="data.test"
@@ -218,7 +209,7 @@ def _splits(
     order = np.random.default_rng(seed).permutation(len(dev))
     first, second = np.sort(order[: len(dev) // 2]), np.sort(order[len(dev) // 2 :])
     notify("the run has no test rows: one half of the validation rows selects, the other is held out")
-    return _Splits(
+    return (
         dev.select(first),
         dev.select(second),
         f"{counted(len(first), 'row')}, a half of dev",
