@@ -192,7 +192,7 @@ def test_a_sweep_asks_the_metric(tiny):
     found = planned(experiment, "eval_loss", "eval_rouge1", "seconds", "peak_memory_mb")
     assert [each.direction for each in found] == ["min", "max", "min", "min"]
     assert planned(experiment) == (SweepMetric(name="eval_rouge_sum", direction="max"),)
-    loss = looked_for(SweepMetric(name="eval_loss"), load_family(experiment), "metrics:")
+    loss = looked_for(SweepMetric(name="eval_loss"), load_family(experiment))
     assert loss == Metric("eval_loss", "min")
     assert load_family(judged_by(experiment, loss)).best_metric == loss
 

@@ -16,7 +16,7 @@ from dure.runs.folder import RunFolder
 from dure.secrets import without_passwords
 from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
-from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for, override_text
+from dure.studies.sweep.plan import SweepStudy, judged_by, override_text
 from dure.studies.sweep.report import SweepView, sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
@@ -49,12 +49,9 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
 
     def checked(self) -> Sequence[Experiment]:
         """Return the experiment as each metric would judge it whose name can be checked before anything runs."""
-        from dure.family import load_family
-
-        experiment = self.shape(self.experiments[0])
-        family, (first, *others) = load_family(experiment), self.study.metrics
+        experiment, (first, *others) = self.shape(self.experiments[0]), self.study.metrics
         named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
-        return [judged_by(experiment, looked_for(each, family, "--metric")) for each in (first, *named)]
+        return [judged_by(experiment, each.metric) for each in (first, *named)]
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return the experiment as its first metric judges it."""
@@ -140,10 +137,7 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
 
     def _base(self) -> Experiment:
         """Return what is tried, judged by the first metric."""
-        from dure.family import load_family
-
-        metric = looked_for(self.study.metrics[0], load_family(self.experiments[0]), "metrics:")
-        return self.shape(judged_by(self.experiments[0], metric))
+        return self.shape(judged_by(self.experiments[0], self.study.metrics[0].metric))
 
 
 def finished_sweep(path: Path) -> SweepResults:

@@ -144,7 +144,7 @@ class SweepStudy(OneExperiment):
         (experiment,) = experiments
         family = load_family(experiment)
         wanted = self.metrics or (SweepMetric(name=experiment.training.best_metric),)
-        found = [looked_for(each, family, "--metric") for each in wanted]
+        found = [looked_for(each, family) for each in wanted]
         return self.with_values(
             metrics=tuple(SweepMetric(name=each.name, direction=each.direction) for each in found),
             seed=self.seed if "seed" in self.model_fields_set else experiment.experiment.seed,
@@ -176,10 +176,8 @@ class SweepStudy(OneExperiment):
         return points
 
 
-def looked_for(wanted: SweepMetric, family: Family, where: str) -> Metric:
+def looked_for(wanted: SweepMetric, family: Family) -> Metric:
     """Return what a sweep looks for, with its direction.
-
-    Errors name ``where`` before the metric.
 
     Raises:
         UserError: The family has no such metric, it has no direction and is given none, or is given another one.
@@ -191,7 +189,7 @@ def looked_for(wanted: SweepMetric, family: Family, where: str) -> Metric:
         names = [*choosable(family.metrics), *(each.name for each in RUN_METRICS)]
         raise UserError(
             f"'{name}' is no metric of {family.experiment.family}, so which way it is better is not known",
-            where=f"{where} {name}",
+            where=f"--metric {name}",
             expected=f"one of {', '.join(dict.fromkeys(names))}; or NAME:min or NAME:max for a figure of your own",
             hint=nearest(name, names),
         )
@@ -199,13 +197,13 @@ def looked_for(wanted: SweepMetric, family: Family, where: str) -> Metric:
     if metric.direction is None and given is None:
         raise UserError(
             f"'{name}' is declared without a direction",
-            where=f"{where} {name}",
+            where=f"--metric {name}",
             expected=f"{name}:min or {name}:max",
         )
     if given is not None and metric.direction not in (None, given):
         raise UserError(
             f"this looks for the {'smallest' if given == 'min' else 'largest'}, but of '{name}' {metric.sentence}",
-            where=f"{where} {name}:{given}",
+            where=f"--metric {name}:{given}",
             hint=f"{name}, without a direction: a metric knows it",
         )
     return replace(metric, direction=given or metric.direction)

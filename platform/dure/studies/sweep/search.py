@@ -181,22 +181,17 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     ) -> None:
         """Tell Optuna how a trial ended."""
         with self._kept("how a trial ended"):
-            self._complete(trial_id, result, error=error)
+            # Tune does not pass the result on which a scheduler stopped it to on_trial_result.
+            if result is not None:
+                self._report(trial_id, result)
+            if (number := self._running.get(trial_id)) is not None:
+                name = _name(self._trial(number)) or trial_name(number)
+                if self._judge is None:
+                    ended = RunResult(name, "failed" if error else "completed")
+                else:
+                    ended = self._judge(name) or RunResult(name, "failed" if error else "stopped")
+                self._tell(number, ended)
         self._running.pop(trial_id, None)
-
-    def _complete(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> None:
-        # Tune does not pass the result on which a scheduler stopped it to on_trial_result.
-        if result is not None:
-            self._report(trial_id, result)
-        number = self._running.pop(trial_id, None)
-        if number is None:
-            return
-        name = _name(self._trial(number)) or trial_name(number)
-        if self._judge is None:
-            ended = RunResult(name, "failed" if error else "completed")
-        else:
-            ended = self._judge(name) or RunResult(name, "failed" if error else "stopped")
-        self._tell(number, ended)
 
     @contextmanager
     def _kept(self, what: str) -> Iterator[None]:

@@ -70,7 +70,7 @@ class Sweep(Strategy[SweepStudy]):
         self._cleared: set[str] = set()
         self._bring: Callable[[Path], None] = lambda folder: None
         family = load_family(experiment)
-        self.metrics = tuple(looked_for(each, family, "metrics:") for each in study.metrics)
+        self.metrics = tuple(looked_for(each, family) for each in study.metrics)
         self.keeps_dev_losses = self.metrics[0].name == "eval_loss"
         self._experiment = judged_by(experiment, self.metrics[0])
         self.mlflow_uri = experiment.mlflow.uri
