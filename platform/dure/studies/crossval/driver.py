@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.metrics.metric import Metric
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import CrossvalView, crossval_table
 from dure.studies.crossval.results import CrossvalResults
@@ -41,9 +40,8 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
         return [fold_experiment(self.study, each, 1) for each in self.shown()]
 
     def stored(self) -> Mapping[str, Experiment]:
-        """Return the experiments, each in its own folder; a lone one in the study's."""
-        shown = self.shown()
-        return {"." if len(shown) == 1 else each.name: each for each in shown}
+        """Return the experiments, each in its folder."""
+        return {self.study.folder_of(each.name): each for each in self.shown()}
 
     def strategy(self, session: Session) -> Crossval:
         """Return one trial per experiment and fold."""
@@ -52,13 +50,31 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
         return Crossval(self.study, self.shown(), session.path)
 
     def completed(self, results: CrossvalResults, session: Session) -> CrossvalResults:
-        """Return what the folds say together, and write their predictions."""
-        return _put_together(session.path, results)
+        """Add what only the predictions of all folds together say, and write these."""
+        from dure.studies.crossval.confusion import plot_confusion, write_confusion
+        from dure.studies.crossval.results import comparisons, put_together
+
+        found, predictions = [], {}
+        for each in results.experiments:
+            folder = session.path / self.study.folder_of(each.name)
+            experiment, rows = put_together(each, folder / OUT_OF_FOLD)
+            if experiment.confusion is not None:
+                picture, confusion = folder / "confusion_matrix.png", experiment.confusion.as_json()
+                write_confusion(picture.with_suffix(".csv"), confusion)
+                plot_confusion(picture, confusion, title=each.name)
+                experiment = experiment.with_values(confusion_matrix=str(picture))
+            if rows is not None:
+                predictions[each.name] = rows
+            found.append(experiment)
+        compared = comparisons(
+            found, metric=results.metric, num_folds=results.num_folds, predictions=predictions
+        )
+        return results.with_values(experiments=tuple(found), comparisons=compared)
 
     @classmethod
     def winner(cls, results: CrossvalResults) -> tuple[str, Mapping[str, Any]] | None:
         """Return the means over the held-out rows of all folds, of the best experiment that has all."""
-        metric = Metric(results.metric, results.direction)
+        metric = results.metric_named(results.metric)
         means = {each.name: each.mean for each in results.whole}
         best = metric.best({name: mean.get(metric.name) for name, mean in means.items()})
         return None if best is None else (best, {f"eval_{name}": each for name, each in means[best].items()})
@@ -68,37 +84,8 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
         """Return how the folds of the first experiment that has all of them predict together."""
         from dure.family.predicting import predict_command
 
-        if (first := next(iter(results.whole), None)) is None:
-            return ()
-        return (
-            predict_command(_folder_of(Path(results.path), results, first.name), Path(first.folds[0].path)),
-        )
-
-
-def _folder_of(path: Path, results: CrossvalResults, name: str) -> Path:
-    """Return the folder of an experiment's folds, which is the study's own where there is one experiment."""
-    return path if len(results.experiments) == 1 else path / name
-
-
-def _put_together(path: Path, results: CrossvalResults) -> CrossvalResults:
-    """Add what only the predictions of all folds together say, and write these."""
-    from dure.studies.crossval.confusion import plot_confusion, write_confusion
-    from dure.studies.crossval.results import comparisons, put_together
-
-    found, predictions = [], {}
-    for each in results.experiments:
-        folder = _folder_of(path, results, each.name)
-        experiment, rows = put_together(each, folder / OUT_OF_FOLD)
-        if experiment.confusion is not None:
-            picture, confusion = folder / "confusion_matrix.png", experiment.confusion.as_json()
-            write_confusion(picture.with_suffix(".csv"), confusion)
-            plot_confusion(picture, confusion, title=each.name)
-            experiment = experiment.with_values(confusion_matrix=str(picture))
-        if rows is not None:
-            predictions[each.name] = rows
-        found.append(experiment)
-    compared = comparisons(found, metric=results.metric, num_folds=results.num_folds, predictions=predictions)
-    return results.with_values(experiments=tuple(found), comparisons=compared)
+        folds = [Path(each.folds[0].path) for each in results.whole[:1]]
+        return tuple(predict_command(fold.parent, fold) for fold in folds)
 
 
 def fold_runs(path: Path, fold: int | None) -> list[Path]:

@@ -59,6 +59,10 @@ class CrossvalStudy(SeveralExperiments):
         """Return the folds; where the worse experiment is dropped, it may be after its first."""
         return 1.0 if self.drop_worse else float(self.folds), float(self.folds)
 
+    def folder_of(self, name: str) -> str:
+        """Return the folder of an experiment within the study's; a lone one needs none of its own."""
+        return "." if len(self.experiments) == 1 else name
+
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs a cross-validation."""

@@ -41,7 +41,7 @@ class Crossval(Strategy[CrossvalStudy]):
             for experiment in experiments:
                 metrics[experiment.name] = experiment.training.best_metric
                 one = fold_experiment(study, experiment, number)
-                folder = fold_folder(study, experiment.name, number)
+                folder = f"{study.folder_of(experiment.name)}/fold_{number}"
                 # Whole: the names of two experiments may differ in their last letters only.
                 name = f"{experiment.name}.fold_{number}"
                 self._plans[experiment.name, number] = TrialPlan(name, one, folder=folder)
@@ -145,11 +145,6 @@ class Crossval(Strategy[CrossvalStudy]):
                 self._left.remove(plan.name)
                 folder = RunFolder(plan.path_in(self.path))
                 folder.write_result(RunResult(plan.name, "stopped", error=f"dropped: {self._dropped[name]}"))
-
-
-def fold_folder(study: CrossvalStudy, experiment: str, number: int) -> str:
-    """Return the folder of a fold within the study's; a lone experiment needs none of its own."""
-    return f"fold_{number}" if len(study.experiments) == 1 else f"{experiment}/fold_{number}"
 
 
 def fold_experiment(study: CrossvalStudy, experiment: Experiment, number: int) -> Experiment:

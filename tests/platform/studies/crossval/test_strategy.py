@@ -130,7 +130,7 @@ def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
         TrialStatus(
             name=name,
             state=state,
-            path=tmp_path / name,
+            path=tmp_path / name.replace(".", "/"),
             metrics={"test_accuracy": 0.5, "eval_loss": 1.0, f"baseline_test_{bare}": 0.75},
         )
         for name, state in states.items()
@@ -152,11 +152,13 @@ def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
     assert "one: folds" in plain_text(CrossvalKind.table(record))
     # Only what has all its folds predicts, and a lone experiment has them in the folder of the study.
     assert CrossvalKind.next_commands(record) == ()
-    write_text(RunFolder(trials[0].path).experiment, dump_yaml(experiments[1]))
-    ended = replace(trials[0], name="two.fold_1"), replace(trials[0], name="two.fold_2")
+    ended = [replace(trials[0], name=trial.name, path=trial.path) for trial in trials[1::2]]
+    write_text(RunFolder(ended[0].path).experiment, dump_yaml(experiments[1]))
     record = CrossvalResults.model_validate({**head, **strategy.summary([*trials[::2], *ended])})
     (command,) = CrossvalKind.next_commands(record)
     assert command == f'dure predict {tmp_path}/two --text "…"'
+    write_text(RunFolder(tmp_path / "fold_1").experiment, dump_yaml(experiments[1]))
+    ended = [replace(trial, path=tmp_path / trial.path.name) for trial in ended]
     lone = Crossval(plan_crossval(["two"], folds=2), experiments[1:], tmp_path).summary(ended)
     (command,) = CrossvalKind.next_commands(CrossvalResults.model_validate({**head, **lone}))
     assert command == f'dure predict {tmp_path} --text "…"'
