@@ -66,9 +66,9 @@ def plot_progressive(target: Path | Drawing, results: ProgressiveResults) -> Non
                 case "loss":
                     _draw_losses(panel, strong, others)
                 case "seconds":
-                    _draw_seconds(panel, strong, others)
+                    _draw_bars(panel, strong, others, "seconds")
                 case "memory":
-                    _draw_memory(panel, strong)
+                    _draw_bars(panel, strong, (), "peak_memory_mb", unit=1024)
 
 
 def _scored(stages: Iterable[StageRecord], name: str = "") -> list[tuple[StageRecord, float]]:
@@ -218,26 +218,20 @@ def _draw_losses(axis: Axes, strong: CandidateRecord, others: Sequence[Candidate
     grid(axis)
 
 
-def _draw_seconds(axis: Axes, strong: CandidateRecord, others: Sequence[CandidateRecord]) -> None:
-    """Draw what the winner's stages took, and what the others took at the same ratio on top of it."""
-    own, rest = _sums([strong], "seconds"), _sums(others, "seconds")
-    ratios = sorted({*own, *rest})
-    heights = [own.get(ratio, 0.0) for ratio in ratios]
-    _bars(axis, ratios, heights, BLUE)
-    if rest:
-        _bars(axis, ratios, [rest.get(ratio, 0.0) for ratio in ratios], PALE, heights)
-
-
-def _draw_memory(axis: Axes, strong: CandidateRecord) -> None:
-    peaks = _sums([strong], "peak_memory_mb")
-    _bars(axis, sorted(peaks), [peaks[ratio] / 1024 for ratio in sorted(peaks)], BLUE)
-
-
-def _bars(
-    axis: Axes, ratios: Sequence[float], heights: Sequence[float], color: str, below: Sequence[float] = ()
+def _draw_bars(
+    axis: Axes, strong: CandidateRecord, others: Sequence[CandidateRecord], name: str, *, unit: float = 1.0
 ) -> None:
-    places = range(len(ratios))
-    axis.bar(places, heights, bottom=below or None, color=color, edgecolor="white", linewidth=0.4, width=0.75)
+    """Draw what the winner's stages took, and what the others took at the same ratio on top of it."""
+    sums = [_sums(rows, name) for rows in ([strong], others)]
+    ratios = sorted({*sums[0], *sums[1]})
+    below = [0.0] * len(ratios)
+    for each, color in zip(sums, (BLUE, PALE), strict=True):
+        if each:
+            heights = [each.get(ratio, 0.0) / unit for ratio in ratios]
+            axis.bar(
+                range(len(ratios)), heights, bottom=below, color=color, edgecolor="white", linewidth=0.4, width=0.75
+            )  # fmt: skip
+            below = heights
     _mark_ratios(axis, ratios)
     grid(axis)
     axis.grid(visible=False, axis="x")
