@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from statistics import pstdev
 from typing import Any, Literal, NamedTuple
 
 from dure.epochs.loss_series import Point, Series
@@ -91,7 +92,7 @@ def epochs_that_meet(series: Series, thresholds: Thresholds = DEFAULT) -> dict[s
     highest = min((point.eval_loss for point in finite), default=math.nan) + thresholds.low_within
     return {
         "low": tuple(point.epoch for point in finite if point.eval_loss <= highest),
-        "stable": tuple(epoch for epoch, window in windows if _std(window) < thresholds.max_std),
+        "stable": tuple(epoch for epoch, window in windows if pstdev(window) < thresholds.max_std),
         "fitting": tuple(point.epoch for point in finite if _gap(point) < thresholds.max_gap),
         "converged": tuple(epoch for epoch, window in windows if _change(window) < thresholds.max_change),
         "plateau": tuple(
@@ -238,11 +239,6 @@ def _windows(series: Series, length: int) -> Iterator[tuple[int, list[float]]]:
             yield series[end - 1].epoch, losses
 
 
-def _std(losses: Sequence[float]) -> float:
-    mean = math.fsum(losses) / len(losses)
-    return math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / len(losses))
-
-
 def _gap(point: Point) -> float:
     known = point.train_loss is not None and math.isfinite(point.train_loss)
     return point.eval_loss - (point.train_loss or 0.0) if known else -math.inf
@@ -268,7 +264,7 @@ def _merits(series: Series, thresholds: Thresholds) -> dict[int, float]:
         window = windows.get(point.epoch)
         rest = (
             _degree(_gap(point), thresholds.max_gap)
-            + (0.0 if window is None else _degree(_std(window), thresholds.max_std))
+            + (0.0 if window is None else _degree(pstdev(window), thresholds.max_std))
             + (0.0 if window is None else _degree(_change(window), thresholds.max_change))
         ) / 3
         low = -_LOW_WEIGHT * point.eval_loss / thresholds.low_within
