@@ -13,9 +13,9 @@ from dure.events import TrialState, TrialStatus
 from dure.files import read_json, write_json
 from dure.metrics.metric import Metric, recorded
 from dure.metrics.targets import Reached
+from dure.reporting.figures import Figure
 from dure.runs.folder import finite
 
-Figure = int | float | str | None
 Definitions = Mapping[str, Mapping[str, str | None]]
 """What a record keeps of metrics: direction and unit by name; see :func:`dure.metrics.metric.definitions`."""
 

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.metrics.metric import Metric
-from dure.metrics.paired import Difference, permutation_test
+from dure.metrics.paired import Difference, Floats, permutation_test
 
 LEAST_FOLDS = 3
 """Nothing is dropped on fewer folds: two differences say next to nothing about their spread."""
 
-Floats = NDArray[np.float64]
 Share = Literal["accuracy", "macro_f1", "weighted_f1"]
 
 

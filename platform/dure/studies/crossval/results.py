@@ -18,10 +18,11 @@ from dure.events import TrialState
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import TEST, Direction
 from dure.metrics.paired import Difference, holm
+from dure.reporting.figures import Figure
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 from dure.runs.row_scores import order_of, rows_in
 from dure.studies.crossval.comparison import compare, mcnemar, paired_bootstrap
-from dure.studies.results import Definitions, Figure, Record, StudyResults, TrialRecord
+from dure.studies.results import Definitions, Record, StudyResults, TrialRecord
 
 _OVERALL = ("accuracy", "macro_f1", "weighted_f1", "num_rows")
 

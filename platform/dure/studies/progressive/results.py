@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from dure.events import TrialState
 from dure.metrics.metric import Direction
-from dure.studies.results import Definitions, Figure, Record, TrialResults
+from dure.reporting.figures import Figure
+from dure.studies.results import Definitions, Record, TrialResults
 
 
 class Forecast(Record):

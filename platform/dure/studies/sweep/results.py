@@ -13,8 +13,9 @@ from dure.config.schema import Experiment
 from dure.events import TrialState
 from dure.files import read_json_lines
 from dure.metrics.metric import Direction
+from dure.reporting.figures import Figure
 from dure.runs.folder import RunFolder
-from dure.studies.results import Definitions, Figure, Record, TrialResults
+from dure.studies.results import Definitions, Record, TrialResults
 from dure.studies.sweep.verdict import SweepVerdict
 
 
