@@ -52,6 +52,12 @@ def make_folder(path: Path, *, where: str) -> None:
         raise UserError(f"folder '{path}' cannot be written to", where=where, expected=expected)
 
 
+def existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())
+
+
 def in_bytes(size: float) -> str:
     """Return a number of bytes as people read it: ``3.1 MB``, ``1.2 GB``; a GB is 10⁹ bytes."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -17,7 +17,7 @@ from pathlib import Path
 import dure
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError, named
-from dure.files import in_bytes
+from dure.files import existing, in_bytes
 from dure.imports import version_of
 from dure.preflight.checks import CannotTellError, Checklist, Note
 from dure.reporting.figures import memory
@@ -301,12 +301,6 @@ def writable(note: Note, folder: Path) -> None:
             hint="another folder (--output, or DURE_CACHE for the cache), or its permissions",
         ) from None
     note.found = f"{folder} can be written to; {in_bytes(shutil.disk_usage(there).free)} free"
-
-
-def existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
-    absolute = folder.absolute()
-    return next(path for path in (absolute, *absolute.parents) if path.exists())
 
 
 def leftover_clusters(note: Note) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.family import Family
-from dure.files import in_bytes
+from dure.files import existing, in_bytes
 from dure.preflight.checks import Note
-from dure.preflight.environment import existing
 from dure.reporting.figures import memory
 from dure.runs.forecast import NOTHING_FITS, Forecast
 
@@ -45,12 +44,7 @@ def check_memory(note: Note, family: Family, profile: Profile) -> None:
 
 def check_disk(note: Note, foretold: Forecast, folder: Path) -> None:
     """Check that the checkpoints that a run keeps fit onto the disk."""
-    epochs = f"{foretold.num_epochs} epochs of {in_bytes(foretold.epoch)}, " if foretold.num_epochs else ""
-    detail = (
-        f"{foretold.num_checkpoints} checkpoints of {in_bytes(foretold.checkpoint)} at a time, "
-        f"{epochs}and a final model of {in_bytes(foretold.final_model)}"
-    )
-    check_room(note, foretold.disk, folder, detail)
+    check_room(note, foretold.disk, folder, foretold.words)
 
 
 def check_room(note: Note, needed: int, folder: Path, detail: str = "") -> None:

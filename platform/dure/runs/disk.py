@@ -12,7 +12,7 @@ from accelerate.state import PartialState
 
 from dure.config.storage import StorageConfig
 from dure.errors import DureError, RunError, UserError
-from dure.files import in_bytes, is_disk_full
+from dure.files import existing, in_bytes, is_disk_full
 from dure.runs.agreement import by_main, first_said
 from dure.runs.budget import bytes_in, collect, study_of
 from dure.runs.forecast import Forecast
@@ -71,14 +71,7 @@ class DiskRoom:
         free, needed = self._free(), foretold.final_model if has_trained else foretold.disk - written
         if needed > free:
             raise UserError(
-                f"{in_bytes(free)} are free, and the run needs {in_bytes(needed)}: {foretold.num_checkpoints} "
-                f"checkpoints of {in_bytes(foretold.checkpoint)} at a time, {in_bytes(foretold.final_model)} of a "
-                f"final model"
-                + (
-                    f", {foretold.num_epochs} epochs of {in_bytes(foretold.epoch)}"
-                    if foretold.num_epochs
-                    else ""
-                ),
+                f"{in_bytes(free)} are free, and the run needs {in_bytes(needed)}: {foretold.words}",
                 where=str(self.folder),
                 hint="free some, --output elsewhere, or smaller training.save_total_limit and keep_epochs_limit",
             )
@@ -151,9 +144,7 @@ class DiskRoom:
         return None if self.storage.max_gb is None else int(self.storage.max_gb * 1e9)
 
     def _free(self) -> int:
-        return shutil.disk_usage(
-            next(each for each in (self.folder, *self.folder.parents) if each.exists())
-        ).free
+        return shutil.disk_usage(existing(self.folder)).free
 
     def _lack(self, what: str, needed: int) -> str | None:
         """Return in words what is lacking, after deleting what may go."""

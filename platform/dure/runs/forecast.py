@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dure.config.schema import Experiment
+from dure.files import in_bytes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +39,15 @@ class Forecast:
     def disk(self) -> int:
         """Bytes on the disk."""
         return self.checkpoint * self.num_checkpoints + self.epoch * self.num_epochs + self.final_model
+
+    @property
+    def words(self) -> str:
+        """What the bytes on the disk are."""
+        epochs = f"{self.num_epochs} epochs of {in_bytes(self.epoch)}, " if self.num_epochs else ""
+        return (
+            f"{self.num_checkpoints} checkpoints of {in_bytes(self.checkpoint)} at a time, {epochs}and a final model "
+            f"of {in_bytes(self.final_model)}"
+        )
 
     @property
     def least(self) -> int:
