@@ -27,8 +27,8 @@ from dure.errors import UserError, nearest, shortened
 from dure.metrics.metric import BASELINE, TEST, Metric
 from dure.metrics.paired import PairedDifference, corrected, paired_difference
 from dure.reporting.figures import class_figure, is_speed
-from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
-from dure.runs.row_scores import RowScores, read_rows, read_scores
+from dure.runs.folder import PREDICTED
+from dure.runs.row_scores import RowScores, of_table, read_rows, read_scores, with_prefix
 
 _EXAMPLES = 10
 _LONGEST_TEXT = 300
@@ -294,24 +294,19 @@ def _examples(group: Sequence[Scored], metric: Metric | None) -> list[ExampleRec
     return [
         ExampleRecord(
             row=int(rows[place]),
-            columns={
-                name: shortened(cell, _LONGEST_TEXT)
-                for name, cell in first[int(rows[place])].items()
-                if name != ROW and not name.startswith((PREDICTED, PROBABILITY, SCORE))
-            },
+            columns=_shortened(of_table(first[int(rows[place])])),
             scores={each.setting.name: float(means[number, place]) for number, each in enumerate(able)},
-            predictions={name: _predicted(table[int(rows[place])]) for name, table in texts.items()},
+            predictions={
+                name: _shortened(with_prefix(table[int(rows[place])], PREDICTED))
+                for name, table in texts.items()
+            },
         )
         for place in chosen
     ]
 
 
-def _predicted(row: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name.removeprefix(PREDICTED): shortened(cell, _LONGEST_TEXT)
-        for name, cell in row.items()
-        if name.startswith(PREDICTED)
-    }
+def _shortened(cells: Mapping[str, str]) -> dict[str, str]:
+    return {name: shortened(cell, _LONGEST_TEXT) for name, cell in cells.items()}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

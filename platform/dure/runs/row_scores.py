@@ -17,7 +17,7 @@ from dure.errors import UserError
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
 
 Number = TypeVar("Number", int, float)
-_OTHERS = (PREDICTED, PROBABILITY, SCORE)
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_scores(files: Sequence[Path]) -> RowScores | None:
     for file in files:
         for number, row in rows_in(file):
             numbers.append(number)
-            cells = [cell for name, cell in row.items() if name != ROW and not name.startswith(_OTHERS)]
+            cells = [*of_table(row).values()]
             contents.append(hashlib.blake2b(repr(cells).encode("utf-8", "replace"), digest_size=16).digest())
             for name, cell in row.items():
                 if name.startswith(SCORE):
@@ -81,6 +81,17 @@ def read_scores(files: Sequence[Path]) -> RowScores | None:
 def read_rows(files: Iterable[Path], wanted: set[int]) -> dict[int, dict[str, str]]:
     """Return some of the rows as they stand in the files, by their number: column → cell."""
     return {number: row for file in files for number, row in rows_in(file) if number in wanted}
+
+
+def of_table(columns: Mapping[str, Value]) -> dict[str, Value]:
+    """Return of the columns of ``predictions.csv`` those of the table: inputs, targets and all that is kept of it."""
+    added = (PREDICTED, PROBABILITY, SCORE)
+    return {name: each for name, each in columns.items() if name != ROW and not name.startswith(added)}
+
+
+def with_prefix(columns: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    """Return the columns whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): each for name, each in columns.items() if name.startswith(prefix)}
 
 
 def order_of(rows: Sequence[int], file: Path) -> NDArray[np.int64]:

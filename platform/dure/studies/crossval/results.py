@@ -19,8 +19,8 @@ from dure.metrics.classification import classification_report
 from dure.metrics.metric import TEST, Direction
 from dure.metrics.paired import Difference, holm
 from dure.reporting.figures import Figure
-from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
-from dure.runs.row_scores import order_of, rows_in
+from dure.runs.folder import PREDICTED, PROBABILITY, RunFolder
+from dure.runs.row_scores import of_table, order_of, rows_in, with_prefix
 from dure.studies.crossval.comparison import compare, mcnemar, paired_bootstrap
 from dure.studies.results import Definitions, Record, StudyResults, TrialRecord
 
@@ -308,13 +308,9 @@ def read_predictions(folds: Mapping[int, Path]) -> Predictions | None:
     return Predictions(
         rows=[number for _, number, _ in found],
         folds=[fold for fold, _, _ in found],
-        columns={
-            name: column
-            for name, column in columns.items()
-            if name != ROW and not name.startswith((PREDICTED, PROBABILITY, SCORE))
-        },
-        predicted=_with_prefix(columns, PREDICTED),
-        probabilities=_with_prefix(columns, PROBABILITY),
+        columns=of_table(columns),
+        predicted=with_prefix(columns, PREDICTED),
+        probabilities=with_prefix(columns, PROBABILITY),
     )
 
 
@@ -331,7 +327,3 @@ def write_oof_predictions(path: Path, predictions: Predictions) -> None:
         **{f"{PROBABILITY}{name}": column for name, column in predictions.probabilities.items()},
     }
     write_rows(path, list(columns), zip(*columns.values(), strict=True))
-
-
-def _with_prefix(columns: Mapping[str, list[str]], prefix: str) -> dict[str, list[str]]:
-    return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}
