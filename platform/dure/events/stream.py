@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -240,9 +240,9 @@ def following(look: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def follow(
-    file: Path, followers: Sequence[RunListener], *, relayed: Callable[[], Iterable[bytes]] = tuple
+    file: Path, listener: RunListener, *, relayed: Callable[[], Iterable[bytes]] = tuple
 ) -> Iterator[Callable[[], None]]:
-    """Pass everything new in the stream of a run to followers while the body runs, except its end.
+    """Pass everything new in the stream of a run to a listener while the body runs, except its end.
 
     Gives what looks for it at once.
 
@@ -254,8 +254,7 @@ def follow(
     def look() -> None:
         with lock:
             for entry in follower.new(relayed()):
-                for each in followers:
-                    pass_on(entry.event, each, notify)
+                pass_on(entry.event, listener, notify)
 
     with following(look):
         yield look

@@ -137,7 +137,7 @@ def main() -> None:
                 profile=load_profile(profile),
                 path=Path(folder),
                 resume=Path(folder).is_dir(),
-                followers=[RunConsole(screen)],
+                follower=RunConsole(screen),
                 listeners=listeners,
             )
     except Interrupted:

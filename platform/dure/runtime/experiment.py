@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.errors import RunError, UserError, one_line
-from dure.events import EventLog, RunListener, follow
+from dure.events import EventLog, Notify, RunListener, follow
 from dure.files import remove_leftovers, write_text
 from dure.reporting.page import page_attempted
 from dure.runs import checkpoints
@@ -35,7 +35,7 @@ def train(
     path: Path,
     resume: bool = False,
     address: str | None = None,
-    followers: Sequence[RunListener] = (),
+    follower: RunListener | None = None,
     listeners: Sequence[RunListener] = (),
     layout: type[RunFolder] | None = None,
 ) -> RunResult:
@@ -49,7 +49,7 @@ def train(
         path: Folder of the run; nobody else works in it meanwhile.
         resume: Continue what the folder holds.
         address: Ray cluster to join.
-        followers: Listeners of the run here, in the driver, by its stream.
+        follower: Listens to the run here, in the driver, by its stream.
         listeners: Who is called in the process that trains, beside the experiment's trackers; they travel there.
         layout: How the folder is laid out, when it is not that of an ordinary run.
 
@@ -62,10 +62,11 @@ def train(
     from dure.storage.mirror import shared_folder
     from dure.training.run import RunRequest
 
+    follower = follower or RunListener()
     with held(path):
         shared = shared_folder(profile, path)
         if resume:
-            finished = _taken_up(experiment, path, layout or RunFolder, shared, followers)
+            finished = _taken_up(experiment, path, layout or RunFolder, shared, follower.notified)
             if finished is not None:
                 return finished
         request = RunRequest(
@@ -78,15 +79,15 @@ def train(
             shared=shared,
         )
         try:
-            result = _followed(request, address, followers)
+            result = _followed(request, address, follower)
         except RunError:
-            _report(path, shared, followers)
+            _report(path, shared, follower.notified)
             raise
-        _report(path, shared, followers)
+        _report(path, shared, follower.notified)
         return result
 
 
-def _report(path: Path, shared: SharedFolder | None, followers: Sequence[RunListener]) -> None:
+def _report(path: Path, shared: SharedFolder | None, notify: Notify) -> None:
     """Write curves and page of a run that trained; a run that is over does not fail for them.
 
     That of a study has a page for all of it.
@@ -95,19 +96,14 @@ def _report(path: Path, shared: SharedFolder | None, followers: Sequence[RunList
 
     if (path / STUDY_FILE).is_file() or not RunFolder(path).metrics.is_file():
         return
-
-    def notify(message: str) -> None:
-        for follower in followers:
-            follower.notified(message)
-
     with page_attempted(path, notify):
         leave_run_report(path)
         if shared is not None:
             shared.mirror(path.resolve()).push()
 
 
-def _followed(request: RunRequest, address: str | None, followers: Sequence[RunListener]) -> RunResult:
-    """Run what is asked for, in this process or on a cluster, and pass its events and its end to the followers."""
+def _followed(request: RunRequest, address: str | None, follower: RunListener) -> RunResult:
+    """Run what is asked for, in this process or on a cluster, and pass its events and its end to the follower."""
     from dure.runtime.fit import fit
     from dure.runtime.scratch import temporary_files
     from dure.signals import Interrupted, stoppable
@@ -123,7 +119,7 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
             temporary_files(),
             follow(
                 folder.events,
-                followers,
+                follower,
                 relayed=lambda: [line for relay in relays for _, line in relay.received()],
             ) as look,
             stoppable(request.path, events.notified) as stop_file,
@@ -136,11 +132,9 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
                 result = _fit_on_cluster(request, address, relays, look)
     except (Exception, KeyboardInterrupt) as error:
         state: RunState = "failed" if isinstance(error, Exception) else "interrupted"
-        for follower in followers:
-            follower.finished(RunResult(experiment.name, state, error=one_line(error)))
+        follower.finished(RunResult(experiment.name, state, error=one_line(error)))
         raise
-    for follower in followers:
-        follower.finished(result)
+    follower.finished(result)
     if result.state == "interrupted":
         raise Interrupted
     return result
@@ -151,7 +145,7 @@ def _taken_up(
     path: Path,
     layout: type[RunFolder],
     shared: SharedFolder | None,
-    followers: Sequence[RunListener],
+    notify: Notify,
 ) -> RunResult | None:
     """Set a folder in order for what goes on in it; returns the result of a run that is over and stays so."""
     from dure.family.same_rows import require_same_rows
@@ -161,18 +155,17 @@ def _taken_up(
     require_same_rows(experiment, path)
     if before is None or not is_longer:
         remove_leftovers(path)
-        return _completed_earlier(path, shared, followers)
+        return _completed_earlier(path, shared, notify)
     require_more_to_train(layout(path))
     # Before the experiment is written: whoever finds both would take the result for that of the longer run.
     RunFolder(path).result.unlink(missing_ok=True)
     remove_leftovers(path)
     epochs = f"{before.training.epochs} → {experiment.training.epochs} epochs"
-    for follower in followers:
-        follower.notified(
-            f"{experiment.name}: trained longer ({epochs}); its learning-rate schedule ({experiment.training.scheduler}) "
-            "is computed anew over all of them and goes on at its place in there, so a rate that had come down rises "
-            "again: the figures are not those of a run that was that long from the start"
-        )
+    notify(
+        f"{experiment.name}: trained longer ({epochs}); its learning-rate schedule ({experiment.training.scheduler}) "
+        "is computed anew over all of them and goes on at its place in there, so a rate that had come down rises "
+        "again: the figures are not those of a run that was that long from the start"
+    )
     return None
 
 
@@ -202,15 +195,12 @@ def require_more_to_train(folder: RunFolder) -> None:
         )
 
 
-def _completed_earlier(
-    path: Path, shared: SharedFolder | None, followers: Sequence[RunListener]
-) -> RunResult | None:
+def _completed_earlier(path: Path, shared: SharedFolder | None, notify: Notify) -> RunResult | None:
     """Return the result of a run that came to its end before, whose mirror may lack it; None of any other."""
     finished = RunFolder(path).read_result()
     if finished is None or finished.state != "completed":
         return None
-    for follower in followers:
-        follower.notified(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
+    notify(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
     if shared is not None:
         mirror = shared.mirror(path.resolve())
         mirror.pull()

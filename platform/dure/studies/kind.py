@@ -45,9 +45,9 @@ class Session:
     address: str | None = None
     """Ray cluster to join."""
     follower: StudyListener = field(default_factory=StudyListener)
-    """Listeners of the study, here in the driver."""
-    run_followers: Sequence[RunListener] = ()
-    """Listeners of a run that is no trial."""
+    """Listens to the study, here in the driver."""
+    run_follower: RunListener = field(default_factory=RunListener)
+    """Listens to a run that is no trial."""
     words: tuple[str, ...] = ()
     """The common options that decide results, as a command has them."""
 

@@ -184,7 +184,7 @@ def run(study: StudyPlan, asked: Asked) -> Any:
             asked.back_to,
             asked.address,
             StudyConsole(screen, metrics=kind.watched()),
-            (RunConsole(screen),),
+            RunConsole(screen),
             asked.words,
         )
         with figures_beside(asked.figures):
@@ -242,7 +242,7 @@ def run_experiment(
                 path=path,
                 resume=asked.resume,
                 address=asked.address,
-                followers=[RunConsole(screen)],
+                follower=RunConsole(screen),
             )
     return result, path
 

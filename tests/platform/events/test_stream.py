@@ -203,7 +203,7 @@ def test_a_full_disk_is_on_the_screen_at_once_while_the_run_waits(tiny, cpu, sma
             threading.Timer(0.1, (disk / "filler").unlink).start()
 
     notes = _Notes(free_soon)
-    with follow(disk / "run" / "events.jsonl", [notes]):
+    with follow(disk / "run" / "events.jsonl", notes):
         result = run(RunRequest(tiny("t5", "lora"), cpu, disk / "run", listeners=(Filling(),)))
     print(f"in this process: {at['said'] - at['full']:.2f} s until the words were heard")
     assert at["said"] - at["full"] < 5

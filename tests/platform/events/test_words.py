@@ -145,7 +145,7 @@ def test_a_full_disk_is_heard_of_at_once_from_two_workers(tiny, cpu, tmp_path, s
         tiny("t5", "lora"),
         profile=cpu.with_({"num_workers": 2}),
         path=disk / "run",
-        followers=[HearsRun(words)],
+        follower=HearsRun(words),
         listeners=[Filling(disk, note)],
     )
     assert words.seconds() < SECONDS

@@ -80,7 +80,7 @@ def test_what_changes_no_number_may_be_another(run, cpu, tmp_path):
             {"training.num_data_workers": 1, "training.log_every": 5, "experiment.tags": ["again"],
              "experiment.description": "more", "wandb.project": "other", "data.train": str(moved)}
         ),
-        profile=cpu, path=path, resume=True, followers=[told],
+        profile=cpu, path=path, resume=True, follower=told,
     )  # fmt: skip
     assert result.state == "completed"
     assert "completed earlier" in told.lines[-1]
@@ -154,7 +154,7 @@ def test_a_finished_run_can_be_trained_longer_on_the_schedule_of_all_epochs(
     records = read_json_lines(path / "metrics.jsonl")
     told = Heard()
     long = short.with_({"training.epochs": 4})
-    result = train(long, profile=cpu, path=path, resume=True, followers=[told])
+    result = train(long, profile=cpu, path=path, resume=True, follower=told)
     assert (result.state, result.metrics["steps"]) == ("completed", 16)
     assert "2 → 4 epochs" in told.lines[0]
     assert f"({scheduler}) is computed anew" in told.lines[0]

@@ -242,7 +242,7 @@ def test_a_trial_goes_on_with_fewer_workers_when_a_node_is_lost(on_notice, tiny,
             nodes.take_away(nodes.ids[1], seconds=2) if on_notice else nodes.kill(nodes.ids[1])
 
         follower = LosesAt(3, loses)
-        with follow(RunFolder(tmp_path / "lost").events, [follower]):
+        with follow(RunFolder(tmp_path / "lost").events, follower):
             request = RunRequest(experiment, elastic, tmp_path / "lost", listeners=(Steps(5.0),))
             result = fit(request)
     told = [line for line in follower.lines if "worker" in line and not line.startswith("forecast: ")]

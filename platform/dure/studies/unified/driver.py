@@ -94,7 +94,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             path=path,
             resume=session.resume and folder.metrics.is_file(),
             address=session.address,
-            followers=session.run_followers,
+            follower=session.run_follower,
             listeners=[NeededEpochs(load_family(experiment).module_losses())],
             layout=UnifiedFolder,
         )
