@@ -77,10 +77,8 @@ class Outcome:
     margins: dict[str, PairedDifference | None]
     """Baseline → by how much the winner is better on the held-out rows; None where the scores of one of the two are not
     finite."""
-    selection_better: Direction | None
-    """Whether lower or higher selection scores are better."""
-    rows_better: Direction | None
-    """The same of the scores of held-out rows."""
+    better: Direction | None
+    """Whether lower or higher scores are better."""
     num_evaluations: int
     """How many models were scored on the selection rows."""
 
@@ -129,8 +127,8 @@ class Outcome:
                 name: None if margin is None else {**asdict(margin), "is_certain": margin.is_certain}
                 for name, margin in self.margins.items()
             },
-            "selection_better": self.selection_better,
-            "rows_better": self.rows_better,
+            "selection_better": self.better,
+            "rows_better": self.better,
             "num_evaluations": self.num_evaluations,
             "candidates": [candidate.as_dict() for candidate in self.candidates],
         }
@@ -142,8 +140,7 @@ def crossover(
     score: Score,
     rows: Rows,
     *,
-    selection_metric: Metric,
-    rows_metric: Metric,
+    metric: Metric,
     best: int | None = None,
     searches: Sequence[Literal["greedy", "optuna"]] = ("greedy", "optuna"),
     max_evaluations: int = 100,
@@ -160,7 +157,7 @@ def crossover(
     Where no crossover is kept, the baseline is the best one on the selection rows, so that its score on the held-out
     rows, which chose nothing of it, is honest. That of a kept crossover is a little flattered, by having been kept.
     What ``score`` gets, to score it on the selection rows, is read from files: copy it, never change it. ``rows``
-    scores a model on each held-out row, always in the same order. The best epoch is that by ``score`` when none is
+    scores a model on each held-out row, always in the same order; both are scores of ``metric``. The best epoch is that by ``score`` when none is
     given, by the metric that the run chose by. Each search may score ``max_evaluations`` models.
 
     Raises:
@@ -170,7 +167,7 @@ def crossover(
     _check_epochs(weights, spots, best)
     epochs, modules = weights.epochs, weights.modules
     spots = {module: spots[module] for module in modules}
-    found = _Candidates(weights, score, selection_metric, notify)
+    found = _Candidates(weights, score, metric, notify)
     ranked = sorted(epochs, key=lambda epoch: found.cost(mixing.whole(modules, epoch)))
     _add_baselines(found, ranked, ranked[0] if best is None else best)
 
@@ -192,7 +189,7 @@ def crossover(
         (candidate for candidate in found.candidates if candidate.kind == "crossover"),
         key=lambda candidate: found.cost(candidate.recipe),
     )
-    return _decided(found, winner, rows, rows_metric, seed)
+    return _decided(found, winner, rows, seed)
 
 
 class _Candidates:
@@ -281,7 +278,7 @@ def _greedy_soup(
     return mixing.soup(modules, chosen)
 
 
-def _decided(found: _Candidates, winner: Candidate, rows: Rows, rows_metric: Metric, seed: int) -> Outcome:
+def _decided(found: _Candidates, winner: Candidate, rows: Rows, seed: int) -> Outcome:
     weights, metric = found.weights, found.metric
     baselines = [candidate for candidate in found.candidates if candidate.kind == "baseline"]
     scores: dict[str, list[float]] = {}
@@ -303,9 +300,7 @@ def _decided(found: _Candidates, winner: Candidate, rows: Rows, rows_metric: Met
     for candidate in baselines:
         pair = (scores[winner.name], scores[candidate.name])
         is_known = math.isfinite(means[winner.name] + means[candidate.name])
-        margins[candidate.name] = (
-            paired_difference(*pair, metric=rows_metric, seed=seed) if is_known else None
-        )
+        margins[candidate.name] = paired_difference(*pair, metric=metric, seed=seed) if is_known else None
     wins = math.isfinite(means[winner.name]) and all(
         margin is None or margin.value > 0 for margin in margins.values()
     )
@@ -316,8 +311,7 @@ def _decided(found: _Candidates, winner: Candidate, rows: Rows, rows_metric: Met
         winner=winner.name,
         kept=(winner if wins else min(finite, key=lambda candidate: metric.cost(candidate.selection))).name,
         margins=margins,
-        selection_better=metric.direction,
-        rows_better=rows_metric.direction,
+        better=metric.direction,
         num_evaluations=len(found.scores),
     )
 

@@ -15,9 +15,9 @@ from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.data.collating import moved
 from dure.epochs.crossover import crossover, save_crossover
-from dure.epochs.loss_series import Point, series_of
+from dure.epochs.loss_series import series_of
 from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
-from dure.epochs.sweet_spot import Thresholds, analysis_record
+from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spot
 from dure.errors import UserError, counted
 from dure.events import Notify
 from dure.family import Family
@@ -58,7 +58,8 @@ def find_sweet_spots(run: Path, *, thresholds: Thresholds, notify: Notify) -> di
     folder = finished_run(run)
     family = family_of_run(folder, notify)
     model, _ = read_model(family, folder.final_model)
-    record = _analysis(run, family, model, sorted(epochs_of(folder.checkpoints)), thresholds)
+    series = series_of(run, family.modules(model), family.module_losses())
+    record = analysis_record(series, thresholds, saved=epochs_of(folder.checkpoints) or None)
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
     files = {
         "analysis": run / ANALYSIS / f"sweet_spot_analysis_{stamp}.json",
@@ -115,14 +116,14 @@ def cross_over(
     if average.is_file():
         sources.append((EMA, average))
     weights = EpochWeights(dict(sources), family.modules(model), ties=tied_names(model.state_dict()))
-    record = _analysis(run, family, model, list(weights.epochs), Thresholds())
+    series = series_of(run, family.modules(model), family.module_losses())
+    spots = {name: sweet_spot(points, saved=weights.epochs).epoch for name, points in series.items()}
     outcome = crossover(
         weights,
-        {name: row["epoch"] for name, row in record["modules"].items() if row["epoch"] is not None},
+        {name: epoch for name, epoch in spots.items() if epoch is not None},
         lambda state: float(np.mean(judge.row_losses(state, selection))),
         lambda state: judge.row_losses(state, held_out),
-        selection_metric=ROW_LOSS,
-        rows_metric=ROW_LOSS,
+        metric=ROW_LOSS,
         best=_best_epoch(folder, family, list(weights.epochs)),
         searches=searches,
         max_evaluations=max_evaluations,
@@ -168,13 +169,6 @@ class _Judge:
             logits = self.model(**self.batches.inputs(batch))["logits"].float()
             found.append(self.objective.row_losses(logits, self.batches.targets(batch)).cpu())
         return self.objective.shares(torch.cat(found))
-
-
-def _analysis(
-    run: Path, family: Family, model: PreTrainedModel, saved: list[int], thresholds: Thresholds
-) -> dict[str, Any]:
-    series: dict[str, list[Point]] = series_of(run, family.modules(model), family.module_losses())
-    return analysis_record(series, thresholds, saved=saved or None)
 
 
 def _best_epoch(folder: RunFolder, family: Family, saved: list[int]) -> int | None:

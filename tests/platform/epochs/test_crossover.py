@@ -53,7 +53,7 @@ def row_losses(state, wanted=WANTED):
 
 
 def run(weights, score=distance, rows=row_losses, *, spots=None, **options):
-    settings = {"selection_metric": LOSS, "rows_metric": LOSS, "max_evaluations": 64, **options}
+    settings = {"metric": LOSS, "max_evaluations": 64, **options}
     return crossover(weights, spots or {"a": 4, "b": 4, "c": 8}, score, rows, **settings)
 
 
@@ -147,8 +147,7 @@ def test_higher_is_better_where_it_is_said(weights):
         weights,
         score=lambda state: 1 / (1 + distance(state)),
         rows=lambda state: [float(distance(state) < 5)] * 10,
-        selection_metric=HITS,
-        rows_metric=HITS,
+        metric=HITS,
     )
     assert outcome[outcome.winner].selection == 1.0
     assert outcome["best"].recipe["a"] == {4: 1.0}
