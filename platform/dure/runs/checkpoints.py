@@ -119,7 +119,7 @@ def choose(folder: Path, metric: Metric, notify: Callable[[str], None]) -> Choic
     for each in reversed(inspected.found):
         if inspected.fault(each) is None:
             newest = newest or each
-            best_step = inspected.state(each).get("best_global_step")
+            best_step = _state(inspected.found[each]).get("best_global_step")
             if not best_step or inspected.fault(best_step) is None:
                 step = each
                 break
@@ -128,7 +128,7 @@ def choose(folder: Path, metric: Metric, notify: Callable[[str], None]) -> Choic
     if step is None:
         inspected.set_aside(None, notify)
         return None
-    state = inspected.state(step)
+    state = _state(inspected.found[step])
     best = Best(state["best_global_step"], state["best_metric"]) if state.get("best_global_step") else None
     other = best
     if not is_complete:
@@ -189,10 +189,6 @@ class _Inspected:
             self._faults[step] = described(faults(self.found[step])) or self._state_fault(step)
         return self._faults[step]
 
-    def state(self, step: int) -> dict[str, Any]:
-        """Return the state of the trainer in a whole checkpoint."""
-        return _state(self.found[step])
-
     def set_aside(self, taken: int | None, notify: Callable[[str], None]) -> None:
         """Rename what is broken or newer than what is taken, and report it in one line."""
         said = []
@@ -215,7 +211,7 @@ class _Inspected:
 
     def _state_fault(self, step: int) -> str | None:
         try:
-            if self.state(step)["global_step"] == step:
+            if _state(self.found[step])["global_step"] == step:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             pass  # what it is instead of a state does not matter

@@ -22,10 +22,9 @@ import psutil
 from dure.errors import RunError, UserError, said
 from dure.proxies import NO_PROXY, ask_here_directly
 from dure.runtime.guard import MARK, Guard, end_processes
-from dure.runtime.lost import head_at, last_words, parts_here, watched
+from dure.runtime.lost import SECONDS_TO_ANSWER, answers, head_at, last_words, parts_here, watched
 from dure.runtime.scratch import restored, temporary_files
 
-_SECONDS_TO_ANSWER = 5.0
 SAFE_PATH = "PYTHONSAFEPATH"
 """Environment variable that keeps the working folder out of the places that Python imports from."""
 _NOBODY_ELSE = 0o600
@@ -202,16 +201,8 @@ def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:
     return tuple(
         {name: float(amount) for name, amount in node["Resources"].items()}
         for node in ray.nodes()
-        if node["Alive"] and (not answering or _answers(node["NodeManagerAddress"], node["NodeManagerPort"]))
+        if node["Alive"] and (not answering or answers(node["NodeManagerAddress"], node["NodeManagerPort"]))
     )
-
-
-def _answers(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager
@@ -234,7 +225,7 @@ def _check_answers(address: str) -> None:
     if not host or not port.isdecimal():
         return  # `auto`, or something that Ray refuses at once
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=SECONDS_TO_ANSWER).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise _no_answer(address, str(getattr(error, "strerror", None) or error)) from None
 

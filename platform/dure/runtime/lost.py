@@ -22,6 +22,7 @@ from dure.errors import RunError
 from dure.runs.folder import STUDY_FILE
 from dure.secrets import redacted
 
+SECONDS_TO_ANSWER = 5.0
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_OUT_OF_REACH = 45.0
 """A head node may restart meanwhile; Ray itself gives up after 60."""
@@ -29,6 +30,15 @@ _PARTS = {"raylet": "its raylet", "gcs_server": "its control service"}
 
 Look = Callable[[], str | None]
 """Returns which part of a cluster is gone, or None while all is well."""
+
+
+def answers(host: str, port: int) -> bool:
+    """Return whether something listens on a port."""
+    try:
+        socket.create_connection((host, port), timeout=SECONDS_TO_ANSWER).close()
+    except OSError:
+        return False
+    return True
 
 
 def parts_here() -> Look:
@@ -64,14 +74,10 @@ def head_at(address: str) -> Look:
         if now - looked < _SECONDS_OUT_OF_REACH / 10:
             return None
         looked = now
-        try:
-            socket.create_connection(
-                (host.strip("[]"), int(port)), timeout=_SECONDS_OUT_OF_REACH / 10
-            ).close()
+        if answers(host.strip("[]"), int(port)):
             answered = now
-        except OSError:
-            if now - answered > _SECONDS_OUT_OF_REACH:
-                return f"nothing answers at {address} any more"
+        elif now - answered > _SECONDS_OUT_OF_REACH:
+            return f"nothing answers at {address} any more"
         return None
 
     return look
