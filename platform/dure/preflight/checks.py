@@ -100,9 +100,9 @@ class Checklist:
         self.checks.append(Check(area, name, state, note.found, note.remedy))
         return value
 
-    def skip(self, area: Area, name: str, reason: str) -> None:
-        """Say that a check is not made, and why."""
-        self.checks.append(Check(area, name, "skipped", reason))
+    def skip(self, area: Area, reason: str, *names: str) -> None:
+        """Say that checks are not made, and why."""
+        self.checks += [Check(area, name, "skipped", reason) for name in names]
 
     def in_order(self) -> list[Check]:
         """Return the checks area by area."""

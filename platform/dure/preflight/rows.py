@@ -24,8 +24,7 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
     """Check the tables of an experiment and how they are cut and encoded; return the tokenizer of their rows."""
     sources = checklist.run("data", "sources", found_sources, family=family)
     if sources is None:
-        for name in ("tables", "targets", "split", "encoding"):
-            checklist.skip("data", name, "the sources are wrong, see above")
+        checklist.skip("data", "the sources are wrong, see above", "tables", "targets", "split", "encoding")
         return None
     # A reader that leaves out bad rows finds all of them, where the experiment's own stops at the first.
     lenient = load_family(family.experiment.with_({"data.on_bad_row": "skip"}))
@@ -35,13 +34,13 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
         found = checklist.run("data", f"{split} table", _table, family, lenient, split, source, tables)
         is_read = is_read and found is not None
     if "train" not in tables:
-        for name in ("targets", "split", "encoding"):
-            checklist.skip("data", name, "there is no training table to look at, see above")
+        told = "there is no training table to look at, see above"
+        checklist.skip("data", told, "targets", "split", "encoding")
         return None
     surveyed = checklist.run("data", "targets", _targets, family=lenient, tables=tables)
     checklist.run("data", "split", _split, family=family, tables=tables)
     if not is_read or surveyed is None:
-        checklist.skip("data", "encoding", "a table is wrong, see above")
+        checklist.skip("data", "a table is wrong, see above", "encoding")
         return None
     return checklist.run("data", "encoding", _encoding, family=family, known=surveyed)
 

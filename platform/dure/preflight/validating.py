@@ -75,7 +75,7 @@ def validate(
             if family is not None:
                 facts = _check_experiment(checklist, family, machine, folder, notify)
             if checkpoint is not None and {"torch", "safetensors", "transformers"} & set(checklist.missing):
-                checklist.skip("checkpoints", checkpoint.name, "it needs packages that cannot be imported")
+                checklist.skip("checkpoints", "it needs packages that cannot be imported", checkpoint.name)
             elif checkpoint is not None:
                 notify(f"checkpoints: {checkpoint}")
                 from dure.preflight.checkpoints import Wanted, check_checkpoints
@@ -180,8 +180,7 @@ def _check_experiment(
     facts = checklist.run("config", "model", model_facts, family=family, tokenizer=tokenizer)
     if facts is None or profile is None:
         reason = "the model's size is not known" if facts is None else "the profile is not known"
-        for name in ("memory", "disk"):
-            checklist.skip("environment", name, reason)
+        checklist.skip("environment", reason, "memory", "disk")
         return facts
     checklist.run("environment", "memory", check_memory, family=family, profile=profile)
     ahead = foretold(family, facts)
