@@ -27,7 +27,7 @@ from dure.reporting.page import Block, Picture, Section, Table
 from dure.reporting.plots import Drawing
 from dure.reporting.verdicts import p_value_text, verdict_sentence
 from dure.studies.crossval.confusion import plot_confusion
-from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord
+from dure.studies.crossval.results import ComparisonRecord, ConfusionRecord, CrossvalResults, ExperimentRecord
 from dure.studies.viewing import View, failures, moved
 
 _SHORTEST = 16
@@ -270,7 +270,7 @@ class CrossvalView(View[CrossvalResults]):
             folds = Table("Scores on the rows that each fold held out", fold_columns(results, record, place))
             blocks: list[Block] = [folds]
             if experiment.confusion is not None:
-                blocks.append(_confusion(experiment))
+                blocks.append(_confusion(experiment.name, experiment.confusion))
             if classes := class_columns(record, self.facts, place):
                 blocks.append(foldable(Table("Classes: mean and standard deviation over folds", classes)))
             title = sentence("Folds of {}", record.mark("experiments", place, "name"))
@@ -314,15 +314,13 @@ def comparison_sentence(pair: ComparisonRecord, metric: Metric) -> str:
     return verdict_sentence(pair.a, pair.b, shown, verdict, metric, over=folds, how=how)
 
 
-def _confusion(experiment: ExperimentRecord) -> Block:
-    assert experiment.confusion is not None, "asked only where there is one"
-    confusion = experiment.confusion
+def _confusion(name: str, confusion: ConfusionRecord) -> Block:
     right = sum(row[place] for place, row in enumerate(confusion.counts))
     total = sum(map(sum, confusion.counts))
     drawing = Drawing(
-        f"Confusions of {experiment.name}: {right} of {total} rows of {len(confusion.classes)} classes are right."
+        f"Confusions of {name}: {right} of {total} rows of {len(confusion.classes)} classes are right."
     )
-    plot_confusion(drawing, confusion.as_json(), title=experiment.name)
+    plot_confusion(drawing, confusion.as_json(), title=name)
     return Picture(
         "Confusions over all folds: true classes downwards, what they were taken for across.", drawing
     )

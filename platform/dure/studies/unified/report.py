@@ -16,6 +16,7 @@ from dure.errors import shown_path
 from dure.pages.run_facts import best_metric, worth_of
 from dure.pages.run_page import figures_section
 from dure.reporting.figures import duration, gains_of, memory
+from dure.reporting.marks import Source
 from dure.reporting.page import Block, Paragraph, Picture, Points, Section, Table
 from dure.reporting.plots import Drawing
 from dure.reporting.summary import result_report
@@ -98,20 +99,19 @@ class UnifiedView(View[UnifiedResults]):
             lines = range(len(self.results.sweep_verdict.sentences))
             told = Points([self.record.mark("sweep_verdict", "sentences", line) for line in lines])
             sections.append(Section("Learning-rate sweep", [told, *([drawn] if drawn else [])]))
-        if self.results.sweet_spots is not None:
-            sections.append(Section("Sweet spots of the modules", _modules(self)))
-        if self.results.crossover is not None:
-            sections.append(Section("Crossover against its baselines", _crossover(self)))
+        if (spots := self.results.sweet_spots) is not None:
+            sections.append(Section("Sweet spots of the modules", _modules(self.record, spots)))
+        if (crossed := self.results.crossover) is not None:
+            blocks = _crossover(self.record, self.facts, crossed)
+            sections.append(Section("Crossover against its baselines", blocks))
         return sections
 
 
-def _modules(view: View[UnifiedResults]) -> list[Block]:
-    spots = view.results.sweet_spots
-    assert spots is not None, "asked only where there are some"
+def _modules(record: Source, spots: Mapping[str, Any]) -> list[Block]:
     drawing = Drawing(_told(spots["modules"]))
     plot_sweet_spots(drawing, spots)
     caption = "Losses of every module over the epochs, with the epoch that each voter names."
-    return [Picture(caption, drawing), Table("Sweet spots", sweet_spot_columns(view.record, "sweet_spots"))]
+    return [Picture(caption, drawing), Table("Sweet spots", sweet_spot_columns(record, "sweet_spots"))]
 
 
 def _told(modules: Mapping[str, Mapping[str, Any]]) -> str:
@@ -121,10 +121,8 @@ def _told(modules: Mapping[str, Mapping[str, Any]]) -> str:
     return f"Sweet spots by epoch: {', '.join(spots)}."
 
 
-def _crossover(view: View[UnifiedResults]) -> list[Block]:
-    crossed = view.results.crossover
-    assert crossed is not None, "asked only where there is one"
+def _crossover(record: Source, facts: Source, crossed: Mapping[str, Any]) -> list[Block]:
     kept = [at for at, row in enumerate(crossed["candidates"]) if row["name"] == crossed["kept"]]
-    columns = crossover_columns(view.record, view.facts, "crossover")
+    columns = crossover_columns(record, facts, "crossover")
     caption = "Candidates, with the margin of the best crossover over each; the one that is kept stands out"
-    return [Paragraph(view.record.mark("crossover", "verdict")), Table(caption, columns, kept)]
+    return [Paragraph(record.mark("crossover", "verdict")), Table(caption, columns, kept)]
