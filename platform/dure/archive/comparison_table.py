@@ -17,7 +17,7 @@ from dure.data.writing import place_files
 from dure.errors import counted, shortened
 from dure.files import write_text
 from dure.metrics.metric import Metric
-from dure.reporting.columns import Column, FittedTable, Rows, column, plain_text
+from dure.reporting.columns import Column, FittedTable, Rows, apart, column, plain_text
 from dure.reporting.curves import RunCurves, plot_runs
 from dure.reporting.figures import NOTHING, bare_label, metric_label
 from dure.reporting.marks import Source, sentence
@@ -43,19 +43,19 @@ def comparison_table(comparison: Comparison) -> Group:
     facts = Source(0, table_facts(comparison))
     scores = [Rows.of(facts, "settings").column("#", "place", rank=1), *score_columns(facts)]
     parts: list[RenderableType] = [
-        Text(title, style="bold"),
-        Text(),
         FittedTable(scores, elsewhere=_ELSEWHERE),
+        Group(*map(Text, comparison.sentences)),
     ]
-    parts += [Text(), *map(Text, comparison.sentences)]
     if comparison.pairs:
         by = f"row by row, by {comparison.pairs[0].metric.replace('_', ' ')}"
-        parts += [Text(), FittedTable(pair_columns(facts), by, elsewhere=_ELSEWHERE)]
+        parts.append(FittedTable(pair_columns(facts), by, elsewhere=_ELSEWHERE))
     if any(each.values for each in comparison.settings):
-        parts += [Text(), FittedTable(setting_columns(facts), "settings that differ", elsewhere=_ELSEWHERE)]
+        parts.append(FittedTable(setting_columns(facts), "settings that differ", elsewhere=_ELSEWHERE))
     if comparison.examples:
-        parts += [Text(), _examples(comparison.examples)]
-    return Group(*parts, *([Text()] if comparison.notes else []), *map(Text, comparison.notes))
+        parts.append(_examples(comparison.examples))
+    if comparison.notes:
+        parts.append(Group(*map(Text, comparison.notes)))
+    return apart(Text(title, style="bold"), *parts)
 
 
 def table_facts(comparison: Comparison) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -168,6 +168,11 @@ class FittedTable:
         if notes:
             yield Text()
         yield from map(Text, notes)
+
+
+def apart(first: RenderableType, *others: RenderableType | None) -> Group:
+    """Return what there is to be shown, with an empty line between two."""
+    return Group(first, *(part for each in others if each is not None for part in (Text(), each)))
 
 
 def plain_text(shown: RenderableType) -> str:

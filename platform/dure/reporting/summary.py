@@ -14,7 +14,7 @@ from dure.metrics.intervals import rows_behind, share_interval
 from dure.metrics.metric import BASELINE, UNTRAINED, Metric, recorded, undeclared
 from dure.metrics.paired import LEVEL
 from dure.metrics.targets import Reached
-from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
+from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, apart, column
 from dure.reporting.figures import (
     NOTHING,
     Figure,
@@ -71,12 +71,7 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
 
 def result_report(result: Mapping[str, Any], sentences: Sequence[str] = ()) -> Group:
     """Return all that a terminal shows of one run: its figures and what they are worth, and those of its classes."""
-    return _apart(result_table(result, sentences), beside_table([result]), class_table(result))
-
-
-def _apart(first: FittedTable, *others: FittedTable | None) -> Group:
-    """Return the tables that there are, with a line between two."""
-    return Group(first, *(part for table in others if table is not None for part in (Text(), table)))
+    return apart(result_table(result, sentences), beside_table([result]), class_table(result))
 
 
 def evaluation_report(found: Mapping[str, Any]) -> Group:
@@ -94,7 +89,7 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
         *(f"{key.replace('_', ' ')}: {value}" for key, value in found["notes"].items() if "[" not in key),
     ]
     title = f"{found['experiment']} on {found['table']}"
-    return _apart(FittedTable(columns, title, notes), class_table(found))
+    return apart(FittedTable(columns, title, notes), class_table(found))
 
 
 def _interval_text(metric: Metric, figures: Mapping[str, Figure], num_rows: int) -> str:

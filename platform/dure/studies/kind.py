@@ -14,6 +14,7 @@ from rich.text import Text
 from dure.config.schema import Experiment, Profile
 from dure.events import RunListener, StudyListener
 from dure.metrics.targets import Reached
+from dure.reporting.columns import apart
 from dure.reporting.forecasts import beside_table
 from dure.reporting.targets import target_sentence
 from dure.studies.plan import StudyPlan
@@ -168,13 +169,9 @@ class Kind(ABC, Generic[Plan, Results]):
     @classmethod
     def report(cls, results: Results) -> RenderableType:
         """Return all that a terminal and a text file show of the results."""
-        parts = [cls.table(results)]
+        targets = [Text(target_sentence(each)) for each in results.targets]
         foretold = beside_table(cls.runs_of(results))
-        if foretold is not None:
-            parts += [Text(), foretold]
-        if results.targets:
-            parts += [Text(), *(Text(target_sentence(each)) for each in results.targets)]
-        return Group(*parts)
+        return apart(cls.table(results), foretold, Group(*targets) if targets else None)
 
     @staticmethod
     def next_commands(results: Results) -> Sequence[str]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.console import RenderableType
 
 from dure.config.schema import Experiment
 from dure.errors import UserError, one_line
+from dure.reporting.columns import apart
 from dure.reporting.summary import summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.report import BatchView, seeds_table
@@ -92,7 +92,7 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
     def table(results: BatchResults) -> RenderableType:
         """Return the experiments, best first; with several seeds also their means."""
         table = summary_table(results.as_json())
-        return Group(seeds_table(results), Text(), table) if results.settings else table
+        return apart(seeds_table(results), table) if results.settings else table
 
     @staticmethod
     def next_commands(results: BatchResults) -> Sequence[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from dure.errors import counted, shown_path
 from dure.metrics.metric import Metric, undeclared
 from dure.pages.shared_sections import foldable
-from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
+from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, apart, column
 from dure.reporting.figures import (
     class_figure,
     is_speed,
@@ -50,8 +50,7 @@ def crossval_table(results: CrossvalResults) -> Group:
         tables.append(FittedTable(fold_columns(results, record, place), f"{name}folds", elsewhere=_FILE))
         if columns := class_columns(record, facts, place):
             tables.append(FittedTable(columns, f"{name}classes, mean ± std over folds", elsewhere=_FILE))
-    apart = (part for table in tables for part in (Text(), table))
-    return Group(Text(title, style="bold"), *apart, Text(), *map(Text, _notes(results)))
+    return apart(Text(title, style="bold"), *tables, Group(*map(Text, _notes(results))))
 
 
 def _overview(results: CrossvalResults) -> list[Column]:

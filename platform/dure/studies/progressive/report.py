@@ -12,7 +12,7 @@ from rich.text import Text
 from dure.errors import counted, shown_path
 from dure.metrics.intervals import difference_of_shares, rows_behind
 from dure.metrics.metric import TEST, under
-from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
+from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, apart, column
 from dure.reporting.figures import error_notes, metric_figure, metric_phrase, number, percent, study_title
 from dure.reporting.marks import Source, listed, sentence
 from dure.reporting.page import Picture, Section, Table
@@ -46,8 +46,7 @@ def progressive_table(results: ProgressiveResults) -> Group:
     parts = [counted(len(results.stages), "stage")] if results.stages else []
     parts += [counted(len(results.candidates), "candidate")] if several else []
     title = study_title(results.study, parts or ["no stage yet"], results.seconds, results.state)
-    apart = (part for table in tables for part in (Text(), table))
-    return Group(Text(title, style="bold"), *apart, Text(), *map(Text, _notes(results)))
+    return apart(Text(title, style="bold"), *tables, Group(*map(Text, _notes(results))))
 
 
 def verdict_lines(results: ProgressiveResults) -> list[str]:
