@@ -88,11 +88,11 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     """
     if not folder.is_dir():
         return {}
-    found = {}
-    for path in folder.iterdir():
-        match = _NAME.fullmatch(path.name)
-        if match and (path / STATE_FILE).is_file():
-            found[int(match[1])] = path
+    found = {
+        int(match[1]): path
+        for path in folder.iterdir()
+        if (match := _NAME.fullmatch(path.name)) and (path / STATE_FILE).is_file()
+    }
     return dict(sorted(found.items()))
 
 

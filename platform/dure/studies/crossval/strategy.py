@@ -34,18 +34,18 @@ class Crossval(Strategy[CrossvalStudy]):
     def __init__(self, study: CrossvalStudy, experiments: Sequence[Experiment], path: Path) -> None:
         super().__init__(study)
         self.path = path
-        self._plans: dict[tuple[str, int], TrialPlan] = {}
+        # Names are whole here: those of two experiments may differ in their last letters only.
+        self._plans = {
+            (each.name, number): TrialPlan(
+                f"{each.name}.fold_{number}",
+                fold_experiment(study, each, number),
+                f"{study.folder_of(each.name)}/fold_{number}",
+            )
+            for number in range(1, study.folds + 1)
+            for each in experiments
+        }
         self._dropped: dict[str, str] = {}
-        metrics = {}
-        for number in range(1, study.folds + 1):
-            for experiment in experiments:
-                metrics[experiment.name] = experiment.training.best_metric
-                one = fold_experiment(study, experiment, number)
-                folder = f"{study.folder_of(experiment.name)}/fold_{number}"
-                # Whole: the names of two experiments may differ in their last letters only.
-                name = f"{experiment.name}.fold_{number}"
-                self._plans[experiment.name, number] = TrialPlan(name, one, folder=folder)
-        self._metrics = metrics
+        self._metrics = {each.name: each.training.best_metric for each in experiments}
         self._family = load_family(experiments[0])
 
     def trials(self) -> Sequence[TrialPlan]:
