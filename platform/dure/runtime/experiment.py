@@ -37,7 +37,7 @@ def train(
     address: str | None = None,
     follower: RunListener | None = None,
     listeners: Sequence[RunListener] = (),
-    layout: type[RunFolder] | None = None,
+    layout: type[RunFolder] = RunFolder,
 ) -> RunResult:
     """Run one experiment as a Ray ``TorchTrainer`` and return its result.
 
@@ -66,7 +66,7 @@ def train(
     with held(path):
         shared = shared_folder(profile, path)
         if resume:
-            finished = _taken_up(experiment, path, layout or RunFolder, shared, follower.notified)
+            finished = _taken_up(experiment, path, layout, shared, follower.notified)
             if finished is not None:
                 return finished
         request = RunRequest(
@@ -75,7 +75,7 @@ def train(
             path=path.resolve(),
             resume=resume,
             listeners=(*listeners, *trackers_for(experiment)),
-            layout=layout or RunFolder,
+            layout=layout,
             shared=shared,
         )
         try:
