@@ -52,8 +52,6 @@ class StudyPlan(Section, ABC):
     experiments are loaded, and :meth:`kind_of` to run it.
     """
 
-    suffix: ClassVar[str]
-    """What the name of a study gets after the name of its experiment, when its file gives none."""
     words: ClassVar[str]
     """The kind in words, such as ``sweep``."""
     continues_by_itself: ClassVar[bool] = False
@@ -128,9 +126,12 @@ class StudyPlan(Section, ABC):
                 )
 
     def named(self, experiments: Sequence[Experiment]) -> Self:
-        """Return the study with a name, made of those of its experiments when its file gives none."""
-        names = [experiment.name for experiment in experiments]
-        return self if self.name else self.with_values(name=named_after(names, self.suffix))
+        """Return the study with a name, its own or one made of its experiments: ``bert-sweep``, ``a-and-2-more-crossval``."""
+        if self.name:
+            return self
+        stems = [re.sub(r"[^A-Za-z0-9_.-]+", "-", each.name).lstrip("-_.") or "study" for each in experiments]
+        shown = stems[0] if len(stems) == 1 else f"{stems[0][:50]}-and-{len(stems) - 1}-more"
+        return self.with_values(name=f"{shown[:_LONGEST_STEM]}-{self.kind}")
 
     def continued(self, before: Self, where: str) -> Self:
         """Return this study as it goes on in a folder: what it does not say stays as it was there.
@@ -232,10 +233,3 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in options.items()
         if value is not None and value is not False and value not in ((), [])
     }
-
-
-def named_after(names: Sequence[str], suffix: str) -> str:
-    """Return the name of a study of these experiments: ``transfer_bert-sweep``, ``one-and-2-more-crossval``."""
-    stems = [re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip("-_.") or "study" for name in names]
-    shown = stems[0] if len(stems) == 1 else f"{stems[0][:50]}-and-{len(stems) - 1}-more"
-    return f"{shown[:_LONGEST_STEM]}-{suffix}"

@@ -18,7 +18,6 @@ from dure.studies.strategy import Strategy, TrialPlan
 class SeedsStudy(StudyPlan):
     """One experiment with several seeds."""
 
-    suffix: ClassVar[str] = "seeds"
     words: ClassVar[str] = "study of seeds"
 
     kind: Literal["seeds"] = "seeds"

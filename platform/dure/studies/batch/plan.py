@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 class BatchStudy(SeveralExperiments):
     """Several experiments side by side, compared in one table."""
 
-    suffix: ClassVar[str] = "batch"
     words: ClassVar[str] = "batch"
 
     kind: Literal["batch"] = "batch"

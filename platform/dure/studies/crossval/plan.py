@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 class CrossvalStudy(SeveralExperiments):
     """Experiments trained once per fold of their training table, each judged on rows that it never saw."""
 
-    suffix: ClassVar[str] = "crossval"
     words: ClassVar[str] = "cross-validation"
     fixed: ClassVar[Mapping[str, str]] = {"experiments": "dure crossval", "folds": "--folds", "seed": "seed"}
     grows: ClassVar[str] = "experiments"

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 class ProgressiveStudy(OneExperiment):
     """One experiment trained on more and more of its data, each stage from the best model of the stage before."""
 
-    suffix: ClassVar[str] = "progressive"
     words: ClassVar[str] = "progressive training"
     continues_by_itself: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, str]] = {"candidates": "--candidates"}

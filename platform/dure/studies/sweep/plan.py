@@ -69,7 +69,6 @@ SweptMetric = Annotated[SweepMetric, BeforeValidator(_metric, json_schema_input_
 class SweepStudy(OneExperiment):
     """A search of the values with which one experiment does best."""
 
-    suffix: ClassVar[str] = "sweep"
     words: ClassVar[str] = "sweep"
     fixed: ClassVar[Mapping[str, str]] = {"space": "--space", "metrics": "--metric", "storage": "--storage"}
 

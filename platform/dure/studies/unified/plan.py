@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 class UnifiedStudy(OneExperiment):
     """One experiment through a whole pipeline: learning-rate sweep, training, sweet spots of its modules, crossover."""
 
-    suffix: ClassVar[str] = "unified"
     words: ClassVar[str] = "unified training"
     fixed: ClassVar[Mapping[str, str]] = {"sweep_points": "sweep_points", "sweep_epochs": "sweep_epochs"}
 
