@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from dure.errors import RunError
-from dure.runs.folder import STUDY_FILE
+from dure.runs.budget import study_of
 from dure.secrets import redacted
 
 SECONDS_TO_ANSWER = 5.0
@@ -125,8 +125,7 @@ def _what_goes_on(gone: str | None, path: Path | None) -> str:
         said = f"Ray was ended from outside while it was needed ({gone}), as `ray stop` does"
     if path is None:
         return said
-    while (path.parent / STUDY_FILE).is_file():  # what it is a step of goes on as a whole
-        path = path.parent
+    path = study_of(path)  # what it is a step of goes on as a whole
     return (
         f"{said}\n  safe: everything that is finished, and the checkpoints of the rest, in {path}\n"
         f"  try: {_command_that_goes_on(path)}"
