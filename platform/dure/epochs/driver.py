@@ -17,7 +17,7 @@ from dure.data.collating import moved
 from dure.epochs.crossover import crossover, save_crossover
 from dure.epochs.loss_series import series_of
 from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
-from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spot
+from dure.epochs.sweet_spot import DEFAULT, Thresholds, analysis_record, sweet_spot
 from dure.errors import UserError, counted
 from dure.events import Notify
 from dure.family import Family
@@ -39,7 +39,7 @@ ANALYSIS = "sweet_spot_analysis"
 EMA_FILE = "ema.pt"
 
 
-def find_sweet_spots(run: Path, *, thresholds: Thresholds, notify: Notify) -> dict[str, Any]:
+def find_sweet_spots(run: Path, *, thresholds: Thresholds = DEFAULT, notify: Notify) -> dict[str, Any]:
     """Say of every module of a run at which epoch it was at its best, and write report and picture.
 
     ``sweet_spot_analysis/`` of the run's folder gets ``sweet_spot_analysis_<time>.json``,

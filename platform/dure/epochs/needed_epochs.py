@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.epochs.loss_series import series_of
-from dure.epochs.sweet_spot import Thresholds, candidate_epochs
+from dure.epochs.sweet_spot import candidate_epochs
 from dure.errors import UserError
 from dure.events import Notify, RunListener, RunProgress, RunStart
 from dure.files import json_lines, write_json
@@ -43,11 +43,7 @@ class NeededEpochs(RunListener):
             series = series_of(self._path, [WHOLE, *self._losses], self._losses)
         except UserError:  # nothing was validated yet
             return set()
-        return {
-            epoch
-            for points in series.values()
-            for epoch in candidate_epochs(points, Thresholds(), saved=saved)
-        }
+        return {epoch for points in series.values() for epoch in candidate_epochs(points, saved=saved)}
 
     def progressed(self, progress: RunProgress) -> None:
         """Bring ``metadata.json`` up to a validation."""

@@ -201,14 +201,13 @@ def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, notify: 
 def _analyses(folder: UnifiedFolder, session: Session, notify: Notify) -> dict[str, Any]:
     """Find sweet spots and cross over, unless that is done."""
     from dure.epochs import driver as module_epochs
-    from dure.epochs.sweet_spot import Thresholds
 
     made = sorted((folder.path / module_epochs.ANALYSIS).glob("sweet_spot_analysis_*.json"))
     if made:
         spots = read_json(made[-1], what="record of a unified training")
     else:
         notify("step 3 of 4: sweet spots of the modules")
-        spots = module_epochs.find_sweet_spots(folder.path, thresholds=Thresholds(), notify=notify)
+        spots = module_epochs.find_sweet_spots(folder.path, notify=notify)
     record = folder.checkpoints / "crossover_final.json"
     if record.is_file() and record.with_suffix(".pth").is_file():
         crossed = read_json(record, what="record of a unified training")
