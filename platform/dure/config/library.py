@@ -76,7 +76,7 @@ def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
         )
     name = str(name)
     if is_file_name(kind, name):
-        path = beside / name
+        path = beside / os.path.expanduser(name)  # noqa: PTH111 - which raises nothing without a home
         if os.path.isfile(path):  # noqa: PTH113 - of a name that the file system finds too long Path.is_file raises
             return path
         like = nearest(re.sub(r"^[0-9]+_", "", path.stem), list(available(kind)))

@@ -91,7 +91,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if not library.is_file_name("deepspeed", profile.deepspeed):
         return profile
     # A name is known to workers on any machine; a file they would look for in a folder of their own.
-    return profile.with_({"deepspeed": str(Path(profile.deepspeed).resolve())})
+    return profile.with_({"deepspeed": str(library.find("deepspeed", profile.deepspeed).resolve())})
 
 
 def checked(model: type[Model], values: Mapping[str, Any], places: Places, source: str) -> Model:

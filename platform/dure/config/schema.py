@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dure.config.data import DataConfig
 from dure.config.scalars import Bool, Float, Int, Name, Text, TrackerName
@@ -48,7 +49,7 @@ class QuantizationConfig(Section):
 class ModelConfig(Section):
     """Which weights the experiment starts from."""
 
-    checkpoint: Text
+    checkpoint: Annotated[Text, AfterValidator(os.path.expanduser)]
     """Name on the model hub, or a folder saved with ``save_pretrained``."""
     architecture: Text | None = None
     """``model_type`` of its config.json (``mt5``, ``bert``, ``llama`` …) for rehearsals, which cannot ask the hub."""

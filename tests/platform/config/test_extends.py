@@ -108,6 +108,17 @@ def test_parents_lie_beside_the_file_that_names_them() -> None:
     assert load_experiment("a.yaml").training.epochs == 6
 
 
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write("home/own.yaml", "extends: ../_base.yaml\nmodel: {checkpoint: ~/models/t5}\n")
+    assert load_experiment("~/own.yaml").model.checkpoint == str(tmp_path / "home/models/t5")
+    write("a.yaml", "extends: ~/own.yaml\ntraining: {epochs: 9}\n")
+    assert load_experiment("a.yaml").training.epochs == 9
+    write("home/zero.json", '{"zero_optimization": {"stage": 2}}')
+    write("p.yaml", "name: p\ndevice: cpu\ndeepspeed: ~/zero.json\n")
+    assert load_profile("p.yaml").deepspeed == str(tmp_path / "home/zero.json")
+
+
 def test_two_ways_to_one_ancestor_are_no_circle() -> None:
     write("_b.yaml", "extends: _base.yaml\ntraining: {epochs: 2}\n")
     write("_c.yaml", "extends: _base.yaml\n")
