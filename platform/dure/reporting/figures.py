@@ -155,7 +155,11 @@ def setting_text(value: object) -> str:
     """Return the value of a setting, short enough for a table."""
     if value is None:
         return NOTHING
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.3g}"
+    # What is no whole number must not become one, as a decay of 0.9999 would.
+    return f"{value:g}" if float(short).is_integer() and not value.is_integer() else short
 
 
 def study_title(name: str, parts: Sequence[str], seconds: float, state: str) -> str:

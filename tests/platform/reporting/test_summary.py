@@ -13,7 +13,7 @@ from dure.errors import typed_path
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Metric, definitions
 from dure.reporting.columns import GAP, Column, fitting, plain_text
-from dure.reporting.figures import duration, metric_label, metric_phrase
+from dure.reporting.figures import duration, metric_label, metric_phrase, setting_text
 from dure.reporting.summary import (
     catalogue_table,
     class_table,
@@ -335,6 +335,11 @@ def test_the_catalogue_shows_each_kind_once() -> None:
 )
 def test_metrics_are_written_with_their_units(metric: str, value: float | None, phrase: str) -> None:
     assert metric_phrase(metric, value) == phrase
+
+
+def test_a_setting_is_short_and_no_decay_is_rounded_to_one() -> None:
+    shown = {0.9999: "0.9999", 0.99: "0.99", 1.23456e-4: "0.000123", 1.0: "1", 12.04: "12.04", 3: "3", None: "–"}
+    assert {value: setting_text(value) for value in shown} == shown
 
 
 def test_an_f1_within_another_word_is_no_share() -> None:
