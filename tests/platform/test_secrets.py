@@ -10,6 +10,7 @@ from dure.config.loading import dump_yaml
 from dure.errors import RunError, UserError
 from dure.runs.logs import captured_output
 from dure.secrets import is_secret, redacted, without_passwords
+from dure.studies.batch.plan import plan_batch
 from dure.studies.study import stored_study
 from dure.studies.sweep.plan import SweepStudy, plan_sweep
 
@@ -106,6 +107,16 @@ def test_the_folder_of_a_sweep_keeps_no_password_and_resuming_asks_for_it_again(
     other = plan_sweep("transfer_bert", storage="postgresql://alice:x@elsewhere/sweeps")
     with pytest.raises(UserError, match="cannot change"):
         other.continued(before, "here")
+
+
+def test_the_folder_of_a_study_keeps_no_password_of_its_settings():
+    given = ["mlflow.uri=http://team:hunter2@host", "tokenizer.input_prefix=a?token=b "]
+    study = plan_batch(["transfer_bert"], overrides=given)
+    assert list(study.overrides) == given
+    assert study.load()[0].mlflow.uri == "http://team:hunter2@host"
+    written = dump_yaml(study)
+    assert "hunter2" not in written
+    assert "a?token=b " in written
 
 
 def test_a_sweep_without_a_database_may_say_so_again(tmp_path):

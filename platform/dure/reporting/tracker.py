@@ -13,6 +13,7 @@ from dure.errors import UserError, one_line
 from dure.events import Notify, RunListener, RunProgress, RunStart, silent
 from dure.metrics.metric import UNTRAINED
 from dure.runs.folder import RunResult
+from dure.secrets import HIDDEN
 
 LONGEST_REASON = 160
 """Letters of an error that are told of a tracker."""
@@ -109,14 +110,21 @@ def trackers_for(experiment: Experiment) -> tuple[RunListener, ...]:
 
 
 def check_trackers(experiment: Experiment) -> None:
-    """Check that the packages of the trackers are installed.
+    """Check that the packages of the trackers are installed, and that a server's address is whole.
 
     Where only ``wandb.enabled`` asks for W&B its package may be missing: the run says so, as it says everything that
     fails in a tracker.
 
     Raises:
-        UserError: One is not.
+        UserError: One is not, or the address is of a record, which keeps no password.
     """
+    uri = experiment.mlflow.uri
+    if "mlflow" in experiment.tracking and uri is not None and HIDDEN in uri:
+        raise UserError(
+            "this address is from a record, which keeps no password",
+            where=f"mlflow.uri={uri}",
+            hint="mlflow.uri=URL once more, with the password; or mlflow.uri=null and MLFLOW_TRACKING_URI",
+        )
     for name in experiment.tracking:
         if find_spec(name) is None:
             raise UserError(

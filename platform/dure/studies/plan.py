@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
 from dure.config.loading import checked, load_experiment
 from dure.config.scalars import Float, Name, Text
@@ -16,6 +16,7 @@ from dure.config.schema import Experiment
 from dure.config.section import Section
 from dure.config.tree import flat
 from dure.errors import UserError
+from dure.secrets import without_passwords
 
 if TYPE_CHECKING:
     from dure.studies.kind import Kind
@@ -30,8 +31,15 @@ def _as_texts(value: Any) -> Any:
     return [f"{key}={json.dumps(inner, ensure_ascii=False)}" for key, inner in flat(value).items()]
 
 
+def _as_recorded(overrides: Sequence[str]) -> list[str]:
+    """Return settings as records have them: an address, which is one of ``mlflow.``, without its password."""
+    return [without_passwords(each) if each.startswith("mlflow") else each for each in overrides]
+
+
 Overrides = Annotated[
-    tuple[Text, ...], BeforeValidator(_as_texts, json_schema_input_type=list[str] | dict[str, Any])
+    tuple[Text, ...],
+    BeforeValidator(_as_texts, json_schema_input_type=list[str] | dict[str, Any]),
+    PlainSerializer(_as_recorded, when_used="json"),
 ]
 """Settings laid over experiments: ``[training.epochs=3]``, or keys and values."""
 

@@ -338,7 +338,15 @@ def test_metrics_are_written_with_their_units(metric: str, value: float | None, 
 
 
 def test_a_setting_is_short_and_no_decay_is_rounded_to_one() -> None:
-    shown = {0.9999: "0.9999", 0.99: "0.99", 1.23456e-4: "0.000123", 1.0: "1", 12.04: "12.04", 3: "3", None: "–"}
+    shown = {
+        0.9999: "0.9999",
+        0.99: "0.99",
+        1.23456e-4: "0.000123",
+        1.0: "1",
+        12.04: "12.04",
+        3: "3",
+        None: "–",
+    }
     assert {value: setting_text(value) for value in shown} == shown
 
 

@@ -227,6 +227,15 @@ def test_a_tracker_whose_package_is_missing_is_an_error_that_says_what_to_instal
         check_trackers(experiment(tracking=["mlflow"]))
 
 
+def test_the_address_of_a_record_is_asked_for_again_with_its_password():
+    whole = experiment(tracking=["mlflow"], mlflow={"uri": "http://team:hunter2@host"})
+    check_trackers(whole)
+    recorded = Experiment.model_validate(whole.model_dump(mode="json"))
+    with pytest.raises(UserError, match="keeps no password"):
+        check_trackers(recorded)
+    check_trackers(recorded.with_({"tracking": []}))
+
+
 class Toy(Tracker):
     label = "Toy"
 
