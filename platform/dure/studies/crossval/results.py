@@ -18,10 +18,11 @@ from dure.events import TrialState
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import TEST, Direction
 from dure.metrics.paired import Difference, holm
+from dure.metrics.paired_classes import mcnemar, paired_bootstrap
 from dure.reporting.figures import Figure
 from dure.runs.folder import PREDICTED, PROBABILITY, RunFolder
 from dure.runs.row_scores import of_table, order_of, rows_in, with_prefix
-from dure.studies.crossval.comparison import compare, mcnemar, paired_bootstrap
+from dure.studies.crossval.comparison import compare
 from dure.studies.results import Definitions, Record, StudyResults, TrialRecord
 
 _OVERALL = ("accuracy", "macro_f1", "weighted_f1", "num_rows")

@@ -13,7 +13,8 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
 from dure.metrics.metric import Metric
-from dure.studies.crossval.comparison import compare, is_clearly_worse, mcnemar, paired_bootstrap
+from dure.metrics.paired_classes import mcnemar, paired_bootstrap
+from dure.studies.crossval.comparison import compare, is_clearly_worse
 
 SHARE, LOSS = Metric("accuracy", "max", "share"), Metric("loss", "min")
 

@@ -14,8 +14,9 @@ from dure.config.loading import dump_yaml
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.classification import classification_report
+from dure.metrics.paired_classes import mcnemar
 from dure.runs.folder import RunFolder, RunResult
-from dure.studies.crossval.comparison import compare, mcnemar
+from dure.studies.crossval.comparison import compare
 from dure.studies.crossval.results import Predictions, comparisons, read_predictions
 
 from .put_together import together
