@@ -25,15 +25,18 @@ from dure.archive.comparison import (
 from dure.archive.left import LeftRun, Setting, completed_runs, settings_of
 from dure.errors import UserError, nearest, shortened
 from dure.metrics.metric import BASELINE, TEST, Metric
-from dure.metrics.paired import PairedDifference, corrected, paired_difference
+from dure.metrics.paired import LEVEL, PairedDifference, corrected, paired_difference
 from dure.reporting.figures import class_figure, is_speed
+from dure.reporting.verdicts import share_sentence
 from dure.runs.folder import PREDICTED
-from dure.runs.row_scores import RowScores, of_table, read_rows, read_scores, with_prefix
+from dure.runs.row_scores import RowScores, of_table, read_rows, read_scores, share_difference, with_prefix
 
 _EXAMPLES = 10
 _LONGEST_TEXT = 300
 _FINAL_WEIGHTS = "final_weights"
 """The one word among the figures of a run that does not say how a metric was computed."""
+_MOST_BY_SHARE = 3
+"""Settings that the best one is compared with by a share of classes."""
 _MOST_IN_PAIRS = 12
 """Settings up to which every two are compared row by row; of more, each with the best one."""
 
@@ -155,7 +158,7 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
         sentences=(),
         notes=(*notes, *verdict.notes_on(records, compared, by_rows)),
     )
-    told = verdict.sentences(comparison, compared, by_rows)
+    told = (*verdict.sentences(comparison, compared, by_rows), *_by_share(groups, compared, by_rows))
     return comparison.with_values(sentences=told), settings
 
 
@@ -258,6 +261,26 @@ def _difference(a: Scored, b: Scored, metric: Metric) -> PairedDifference | None
     if not are_known.any():
         return None
     return paired_difference(first[:, are_known], second[:, are_known], metric=metric)
+
+
+def _by_share(groups: Sequence[Sequence[Scored]], metric: Metric, row_metric: Metric | None) -> list[str]:
+    """Say how sure the order of settings of one seed is by a share of classes that is no mean over rows."""
+    if row_metric is None or row_metric.name == metric.name:
+        return []
+    told = []
+    for group in groups:
+        files = {
+            each.setting.name: each.setting.runs[0].folder.predictions
+            for each in group
+            if len(each.setting.runs) == 1 and each.rows
+        }
+        first, *others = [*files][: _MOST_BY_SHARE + 1] or [""]
+        level = 1 - (1 - LEVEL) / max(1, len(files) - 1)
+        for other in others:
+            found = share_difference(files[first], files[other], metric.name, level)
+            if found is not None:
+                told.append(share_sentence(first, other, *found, metric))
+    return told
 
 
 def _group_record(group: Sequence[Scored], pairs: Sequence[PairRecord]) -> GroupRecord:

@@ -108,6 +108,14 @@ def difference_sentence(first: str, second: str, difference: PairedDifference, m
     return verdict_sentence(first, second, difference, difference.verdict, metric, over=rows, how=how)
 
 
+def share_sentence(first: str, second: str, gain: Difference, num_rows: int, metric: Metric) -> str:
+    """Return what :func:`verdict_sentence` says of a difference that has an interval over rows and no test."""
+    said: Verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "tie"
+    rows = counted(num_rows, "row")
+    how = f"paired bootstrap over {rows}"
+    return verdict_sentence(first, second, gain, said, metric, over=rows, how=how)
+
+
 def verdict_sentence(
     first: str, second: str, gain: Difference, verdict: Verdict, metric: Metric, *, over: str, how: str
 ) -> str:

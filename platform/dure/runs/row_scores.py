@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from dure.data.cells import LONGEST_CELL
 from dure.errors import UserError
+from dure.metrics.paired import Difference
+from dure.metrics.paired_classes import paired_bootstrap
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
 
 Number = TypeVar("Number", int, float)
@@ -92,6 +94,33 @@ def of_table(columns: Mapping[str, Value]) -> dict[str, Value]:
 def with_prefix(columns: Mapping[str, Value], prefix: str) -> dict[str, Value]:
     """Return the columns whose names begin so, by the rest of their names."""
     return {name.removeprefix(prefix): each for name, each in columns.items() if name.startswith(prefix)}
+
+
+def share_difference(first: Path, second: Path, share: str, level: float) -> tuple[Difference, int] | None:
+    """Return by how much one file of predictions is above another in a share of classes, and on how many rows.
+
+    None where there is no such share, or the files are not of the same classes of the same rows.
+    """
+    sides = [_classes_in(file) for file in (first, second)]
+    rows = sorted(sides[0].keys() & sides[1].keys())
+    labels, again = ([side[row][0] for row in rows] for side in sides)
+    if not rows or labels != again:
+        return None
+    found = paired_bootstrap(labels, *([side[row][1] for row in rows] for side in sides), level=level)
+    return (found[share], len(rows)) if share in found else None
+
+
+def _classes_in(file: Path) -> dict[int, tuple[str, str]]:
+    """Return the class of every row and the one that is predicted of it; nothing of a file of anything else."""
+    found, column = {}, None
+    for number, row in rows_in(file):
+        if column is None:
+            named = [name for name in row if f"{PREDICTED}{name}" in row]
+            if f"{SCORE}accuracy" not in row or len(named) != 1:  # rows of several labels have no accuracy
+                return {}
+            column = named[0]
+        found[number] = (row[column], row[f"{PREDICTED}{column}"])
+    return found
 
 
 def order_of(rows: Sequence[int], file: Path) -> NDArray[np.int64]:

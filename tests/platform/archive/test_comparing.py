@@ -12,11 +12,14 @@ from PIL import Image
 from dure import compare
 from dure.archive.comparison_table import comparison_table
 from dure.config import load_experiment
+from dure.data.writing import write_rows
 from dure.errors import UserError
 from dure.family import load_family
+from dure.metrics.classification import classification_report
 from dure.metrics.metric import Metric, definitions
 from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder
+from dure.studies.batch.report import paired_sentences
 from dure.training.completed import _kinds
 
 from .made_runs import drawn_hits, made_run
@@ -128,6 +131,29 @@ def test_a_metric_that_is_no_mean_over_rows_is_compared_by_one_that_is_and_says_
     assert found.pairs[0].metric == "accuracy"
     assert "macro F1 is no mean over rows: rows are compared by accuracy" in found.notes
     assert any("one seed each" in note for note in found.notes)
+
+
+def test_a_rare_class_that_one_model_alone_finds_decides_by_macro_f1_and_not_by_accuracy(tmp_path):
+    labels = ["a"] * 190 + ["b"] * 10
+    finds = ["b"] * 8 + ["a"] * 182 + ["b"] * 8 + ["a"] * 2
+    for name, said in (("finds", finds), ("finds_none", ["a"] * 200)):
+        hits = np.array([one == other for one, other in zip(labels, said, strict=True)], dtype=float)
+        of = {"test_macro_f1": classification_report(labels, said)["macro_f1"]}
+        run = made_run(tmp_path / name, hits, settings={"training.epochs": len(name)}, metrics=of)
+        rows = zip(range(200), labels, said, hits, strict=True)
+        (run / "predictions.csv").unlink()
+        write_rows(run / "predictions.csv", ["row", "label", "predicted_label", "score_accuracy"], rows)
+    by_accuracy, by_macro_f1 = compare(tmp_path, metric="macro_f1").sentences
+    assert "equal" in by_accuracy or "cannot be told apart by accuracy" in by_accuracy
+    assert by_macro_f1.startswith("finds is better than finds_none by ")
+    assert "points of macro F1, 95 % between" in by_macro_f1
+    (alone,) = compare(tmp_path, metric="accuracy").sentences
+    assert "macro F1" not in alone
+
+    runs = {name: tmp_path / name for name in ("finds", "finds_none")}
+    told = paired_sentences(runs, Metric("eval_macro_f1", "max", "share"))
+    assert [line.split(": ")[0] for line in told] == ["On the test rows"] * 2
+    assert "finds is better than finds_none by" in told[1]
 
 
 def test_the_rows_that_differ_most_are_shown_with_ids_and_long_texts_cut(tmp_path):

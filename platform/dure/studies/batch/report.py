@@ -11,7 +11,7 @@ import numpy as np
 
 from dure.errors import counted
 from dure.metrics.metric import BASELINE, Metric, recorded, under
-from dure.metrics.paired import corrected, paired_difference
+from dure.metrics.paired import LEVEL, corrected, paired_difference
 from dure.pages.run_facts import experiment_of
 from dure.reporting.columns import Cell, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
@@ -26,9 +26,9 @@ from dure.reporting.figures import (
 from dure.reporting.marks import Key, Source, sentence
 from dure.reporting.page import Section, Table
 from dure.reporting.summary import experiment_columns, ranked
-from dure.reporting.verdicts import difference_sentence
+from dure.reporting.verdicts import difference_sentence, share_sentence
 from dure.runs.folder import RunFolder
-from dure.runs.row_scores import read_scores
+from dure.runs.row_scores import read_scores, share_difference
 from dure.studies.batch.results import BatchResults, Setting
 from dure.studies.viewing import View, failures
 
@@ -259,10 +259,17 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
             found.append((name, paired_difference(*both[:, are_known], metric=used)))
     differences = [difference for _, difference in found]
     together = corrected(differences) if len(differences) > 1 else differences
-    return [
-        f"On the test rows: {difference_sentence(names[0], name, each, used)}"
+    told = [
+        difference_sentence(names[0], name, each, used)
         for (name, _), each in zip(found, together, strict=True)
     ]
+    if by != wanted:
+        level = 1 - (1 - LEVEL) / max(1, len(found))
+        files = {name: RunFolder(runs[name]).predictions for name in (names[0], *(name for name, _ in found))}
+        for name, _ in found:
+            share = share_difference(files[names[0]], files[name], wanted, level)
+            told += [] if share is None else [share_sentence(names[0], name, *share, metric)]
+    return [f"On the test rows: {sentence}" for sentence in told]
 
 
 def _how(run: Path, score: str) -> dict[str, Any]:
