@@ -190,7 +190,7 @@ def _table(columns: Sequence[Column], width: int) -> Table:
         room = min(column.width, column.least_width + max(0, spare))
         spare -= room - column.least_width
         table.add_column(
-            column.title,
+            Text(column.title),  # of a plain text [joy] would be taken for a style
             justify="left" if column.is_text else "right",
             no_wrap=column.wraps_at is None,
             overflow="ellipsis" if column.wraps_at is None else "fold",

@@ -12,7 +12,7 @@ from rich.console import Console
 from dure.errors import typed_path
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Metric, definitions
-from dure.reporting.columns import GAP, Column, fitting, plain_text
+from dure.reporting.columns import GAP, Column, FittedTable, column, fitting, plain_text
 from dure.reporting.figures import duration, metric_label, metric_phrase, setting_text
 from dure.reporting.summary import (
     catalogue_table,
@@ -335,6 +335,15 @@ def test_the_catalogue_shows_each_kind_once() -> None:
 )
 def test_metrics_are_written_with_their_units(metric: str, value: float | None, phrase: str) -> None:
     assert metric_phrase(metric, value) == phrase
+
+
+def test_a_heading_keeps_its_brackets_in_a_file_and_on_a_terminal() -> None:
+    table = FittedTable([column(metric_label("eval_f1[joy]"), ["1"]), column("a[bold]", ["2"])])
+    shown = io.StringIO()
+    Console(file=shown, width=80, force_terminal=True, color_system=None).print(table)
+    for text in (plain_text(table), shown.getvalue()):
+        assert "f1[joy] %" in text
+        assert "a[bold]" in text
 
 
 def test_a_setting_is_short_and_no_decay_is_rounded_to_one() -> None:
