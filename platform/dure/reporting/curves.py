@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dure.files import read_json_lines
 from dure.metrics.metric import BASELINE, UNTRAINED, Metric, undeclared, under
 from dure.reporting.figures import class_figure, is_speed, metric_label, number
-from dure.reporting.plots import GREY, SERIES, Drawing, grid, picture, spoken, whole_epochs
+from dure.reporting.plots import GREY, SERIES, Drawing, grid, picture, spoken, verbatim, whole_epochs
 from dure.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _lines(axis: Axes, curves: Sequence[Curve], words: Words) -> None:
     told_apart = len(names) if len(names) <= _MOST_LINES else _MOST_LINES - 1
     for curve in drawn:
         place = names.index(curve.label)
-        color, label = SERIES[min(place, _MOST_LINES - 1)], curve.label or "_"
+        color, label = SERIES[min(place, _MOST_LINES - 1)], verbatim(curve.label) or "_"
         if place >= told_apart:
             color = GREY
             label = words["others"] if place == len(names) - 1 else "_"

@@ -124,7 +124,7 @@ def picture(
             # The reader's fonts have the letters that this machine's may lack; a file without them has boxes there.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             if isinstance(target, Path):
-                figure.suptitle(title)
+                figure.suptitle(verbatim(title))
                 _write(figure, target)
             else:
                 target.take(figure, title)
@@ -165,6 +165,11 @@ def _write(figure: Figure, path: Path) -> None:
         undated = {"CreationDate": None} if other == "pdf" else {"Date": None}
         with written_beside(path.with_suffix(f".{other}")) as beside, beside.open("wb") as file:
             figure.savefig(file, format=other, metadata=undated)
+
+
+def verbatim(text: str) -> str:
+    """Return what a user wrote so that it is drawn as it is: matplotlib takes what stands between two $ for a formula."""
+    return text.replace("$", r"\$")
 
 
 def grid(axis: Axes) -> None:

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from dure.data.writing import write_rows
 from dure.errors import shortened
-from dure.reporting.plots import Drawing, hangul_font, picture, spoken
+from dure.reporting.plots import Drawing, hangul_font, picture, spoken, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,5 +98,5 @@ def _drawable(classes: Sequence[str], *, is_inline: bool) -> list[str]:
         if lacks_hangul and not name.isascii():
             names.append(f"class {place}")
         else:
-            names.append(shortened(name, _LONGEST_NAME))
+            names.append(verbatim(shortened(name, _LONGEST_NAME)))
     return names

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.reporting.figures import metric_label, number, percent, setting_text
-from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, Drawing, grid, picture, spoken
+from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, Drawing, grid, picture, spoken, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -196,7 +196,7 @@ def _label(axis: Axes, ends: Sequence[tuple[float, float | None, str]]) -> None:
 
 def _candidate_label(row: CandidateRecord) -> str:
     """Return what distinguishes the candidate from the others: its values."""
-    values = {key.rpartition(".")[2]: setting_text(value) for key, value in row.values.items()}
+    values = {key.rpartition(".")[2]: verbatim(setting_text(value)) for key, value in row.values.items()}
     if len(values) == 1:
         return next(iter(values.values()))
     return ", ".join(f"{key} {value}" for key, value in values.items()) or row.name

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 from dure.config.spaces import SearchSpace
 from dure.metrics.metric import Metric
 from dure.reporting.figures import metric_label
-from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, Drawing, grid, picture, spoken
+from dure.reporting.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    PALE,
+    PURPLE,
+    VERMILION,
+    Drawing,
+    grid,
+    picture,
+    spoken,
+    verbatim,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,7 +130,7 @@ def _draw_points(
                 label=words["winner"], zorder=5,
             )  # fmt: skip
     if not numeric:
-        axis.set_xticks(list(places.values()), list(places))
+        axis.set_xticks(list(places.values()), [*map(verbatim, places)])
 
 
 def _draw_levels(

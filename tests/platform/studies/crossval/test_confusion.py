@@ -5,7 +5,7 @@ import csv
 import pytest
 from matplotlib.image import imread
 
-from dure.reporting.plots import figures_beside
+from dure.reporting.plots import Drawing, figures_beside
 from dure.studies.crossval.confusion import plot_confusion, write_confusion
 
 CONFUSION = {"classes": ["기쁨", "슬픔", "분노"], "counts": [[50, 3, 0], [10, 40, 1], [0, 0, 0]]}
@@ -52,3 +52,11 @@ def test_the_table_has_a_row_for_every_true_class(tmp_path):
             ["슬픔", "10", "40", "1"],
             ["분노", "0", "0", "0"],
         ]
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    confusion = {"classes": ["$5~$10", "$5 {$"], "counts": [[3, 1], [1, 3]]}
+    plot_confusion(tmp_path / "picture.png", confusion, title="prices")
+    drawing = Drawing()
+    plot_confusion(drawing, confusion, title="prices")
+    assert drawing.svg.count(">$5~$10<") == drawing.svg.count(">$5 {$<") == 2
