@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dure.errors import counted, shown_path
 from dure.metrics.intervals import rows_behind, share_interval
-from dure.metrics.metric import BASELINE, UNTRAINED, Metric, recorded, undeclared
+from dure.metrics.metric import BASELINE, TEST, UNTRAINED, Metric, recorded, undeclared, under
 from dure.metrics.paired import LEVEL
 from dure.metrics.targets import Reached
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, apart, column
@@ -273,6 +273,9 @@ def experiment_columns(record: Source, facts: Source, order: Sequence[int]) -> l
         for before, dropped in (("baseline", 3), ("untrained", 6)) if place == 0 else ():
             if any(before in each for each in facts.get("gains")):
                 columns.append(gains.column(f"above {before}", before, change=metric, rank=dropped))
+        tested = under(metric.name, TEST)
+        if place == 0 and any(tested in each["metrics"] for each in experiments):
+            columns.append(rows.column("on test rows", "metrics", tested, figure=metric, rank=4))
     return [*columns, rows.column("time", "seconds", written="duration", rank=5)]
 
 

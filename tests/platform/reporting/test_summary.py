@@ -105,6 +105,15 @@ def test_the_summary_has_the_gain_over_the_trivial_baseline() -> None:
     assert "20.00           -5.00" in lines[5]
 
 
+def test_the_summary_has_the_score_on_test_rows_beside_the_one_that_chose() -> None:
+    one, other = experiment("low", 0.2), experiment("high", 0.3)
+    other["metrics"] = {**other["metrics"], "test_rouge1": 0.27}
+    lines = text_of(summary(one, other)).splitlines()
+    assert "ROUGE-1 %  above untrained  on test rows  eval loss" in lines[2]
+    assert lines[4].split()[-4] == "27.00"
+    assert "–" in lines[5]
+
+
 def test_the_table_shows_the_same_as_the_text_where_there_is_room() -> None:
     data = summary(experiment("low", 0.2), FAILED, experiment("high", 0.3))
 
