@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, TextIO
 
 from rich.console import RenderableType
@@ -53,12 +53,12 @@ class Progress:
         self._screen = screen
         self._title = title
         self._done, self._total = 0, 0
-        self._begun = self._printed = time.monotonic()
+        self._begun = self._printed = monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         """Move the bar, or print a line now and then where there is no terminal."""
         self._done, self._total = done, total
-        now = time.monotonic()
+        now = monotonic()
         if not self._screen.live and (now - self._printed >= PROGRESS_SECONDS or done == total):
             self._printed = now
             self._screen.say(f"{self._title}: {done}/{total} · {duration(now - self._begun)}")
@@ -69,7 +69,7 @@ class Progress:
 
     def render(self, width: int, height: int) -> RenderableType:
         """Return the bar; as long as it is not known how much there is, it pulses."""
-        spent = time.monotonic() - self._begun
+        spent = monotonic() - self._begun
         left = spent / self._done * (self._total - self._done) if self._done else None
         texts = [(1, _of(self._done, self._total)), (3, duration(spent)), (2, _left(left))]
         return _bar(self._title, self._done, self._total, texts, width)
@@ -87,16 +87,9 @@ def progress_bar(title: str, *, file: TextIO | None = None) -> Iterator[Progress
 class StudyConsole(StudyListener):
     """Shows the trials of a study: a table that is redrawn, or plain lines where there is no terminal."""
 
-    def __init__(
-        self,
-        screen: Terminal,
-        *,
-        metrics: Sequence[str] = DEFAULT_METRICS,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, screen: Terminal, *, metrics: Sequence[str] = DEFAULT_METRICS) -> None:
         self._metrics = tuple(metrics)
         self._terminal = screen
-        self._clock = clock
         self._trials: dict[str, TrialStatus] = {}
         self._seen: dict[str, float] = {}
         self._printed: dict[str, float] = {}
@@ -104,7 +97,7 @@ class StudyConsole(StudyListener):
     def started(self, name: str, path: Path, trials: Sequence[TrialStatus]) -> None:
         """Say what runs and where its results will be."""
         self._trials = {trial.name: trial for trial in trials}
-        self._seen = dict.fromkeys(self._trials, self._clock())
+        self._seen = dict.fromkeys(self._trials, monotonic())
         kept = sum(trial.restored for trial in trials)
         earlier = f", {kept} of them finished earlier" if kept else ""
         self._terminal.say(f"{name}: {counted(len(trials), 'trial')}{earlier}; results in {shown_path(path)}")
@@ -112,7 +105,7 @@ class StudyConsole(StudyListener):
 
     def changed(self, trial: TrialStatus) -> None:
         """Take the trial's new numbers into the table, or print them when they are worth a line."""
-        before, now = self._trials.get(trial.name), self._clock()
+        before, now = self._trials.get(trial.name), monotonic()
         self._trials[trial.name] = trial
         self._seen[trial.name] = now
         new_state = before is None or before.state != trial.state
@@ -161,7 +154,7 @@ class StudyConsole(StudyListener):
         return ": ".join([trial.name, " · ".join([trial.state, *parts])])
 
     def _render(self, width: int, height: int) -> RenderableType:
-        now = self._clock()
+        now = monotonic()
         # Copied, because the block is drawn by a thread of its own.
         trials, seen = list(self._trials.values()), dict(self._seen)
         waited = {name: now - heard for name, heard in seen.items()}
@@ -175,11 +168,8 @@ class RunConsole(RunListener):
     and also when it only gets a run's progress and end. Without a screen it prints to stderr as it is now.
     """
 
-    def __init__(
-        self, screen: Terminal | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, screen: Terminal | None = None) -> None:
         self._terminal = screen or Terminal()
-        self._clock = clock
         self._start: RunStart | None = None
         self._latest: RunProgress | None = None
         self._train: dict[str, float] = {}
@@ -197,7 +187,7 @@ class RunConsole(RunListener):
 
     def progressed(self, progress: RunProgress) -> None:
         """Move the bar, and print a line for a validation."""
-        now = self._clock()
+        now = monotonic()
         is_first, self._latest, self._seen = self._latest is None, progress, now
         if is_first:
             self._terminal.show(self._render)
@@ -245,7 +235,7 @@ class RunConsole(RunListener):
         return max(0.0, left - waited)
 
     def _render(self, width: int, height: int) -> RenderableType:
-        latest, waited = self._latest, self._clock() - self._seen
+        latest, waited = self._latest, monotonic() - self._seen
         if latest is None:
             return Text()
         rate = self._train.get("learning_rate")

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dure.events import RunProgress, RunStart, TrialStatus
+from dure.reporting import console as console_module
 from dure.reporting.columns import Column, FittedTable, column
 from dure.reporting.console import RunConsole, StudyConsole, progress_bar
 from dure.reporting.terminal import Terminal
@@ -54,6 +55,14 @@ class Clock:
         return self.now
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return what consoles take for the time."""
+    made = Clock()
+    monkeypatch.setattr(console_module, "monotonic", made)
+    return made
+
+
 @pytest.fixture(autouse=True)
 def terminal_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -71,9 +80,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_a_study_without_a_terminal_prints_changes_and_validations_and_little_progress() -> None:
-    file, clock = io.StringIO(), Clock()
-    console = StudyConsole(Terminal(file), clock=clock)
+def test_a_study_without_a_terminal_prints_changes_and_validations_and_little_progress(clock: Clock) -> None:
+    file = io.StringIO()
+    console = StudyConsole(Terminal(file))
     console.started(
         "seven", STUDY, [TrialStatus(name, "pending", STUDY / name) for name in ("kobart", "mt5")]
     )
@@ -146,11 +155,11 @@ def test_the_trials_of_a_study_are_counted_whatever_its_record_groups_them_by() 
 
 @pytest.mark.parametrize("width", [120, 72, 40, 20, 8])
 def test_the_live_table_fits_any_terminal_and_never_cuts_a_number(
-    width: int, monkeypatch: pytest.MonkeyPatch
+    width: int, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    file, clock = Screen(), Clock()
-    console = StudyConsole(Terminal(file), clock=clock)
+    file = Screen()
+    console = StudyConsole(Terminal(file))
     trials = [running("mt5_xlsum_korean_adapted", 52, {"loss": 2.345678, **SCORES})]
     trials += [TrialStatus(name, "pending", STUDY) for name in ("하나", "둘")]
     console.started("seven", STUDY, trials)
@@ -167,11 +176,11 @@ def test_the_live_table_fits_any_terminal_and_never_cuts_a_number(
 
 
 def test_the_live_table_counts_on_while_nothing_is_heard_and_is_gone_at_the_end(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    file, clock = Screen(), Clock()
-    console = StudyConsole(Terminal(file), clock=clock)
+    file = Screen()
+    console = StudyConsole(Terminal(file))
     console.started("seven", STUDY, [running("kobart", 50, {})])
     clock.now = 30.0
     wait_for(lambda: any("1:20" in block and "1:10" in block for block in file.blocks()))
@@ -222,9 +231,9 @@ def run_through(console: RunConsole, clock: Clock) -> None:
     console.finished(RunResult("kobart", "completed", seconds=61.0))
 
 
-def test_a_run_without_a_terminal_prints_validations_and_little_progress() -> None:
-    file, clock = io.StringIO(), Clock()
-    run_through(RunConsole(Terminal(file), clock=clock), clock)
+def test_a_run_without_a_terminal_prints_validations_and_little_progress(clock: Clock) -> None:
+    file = io.StringIO()
+    run_through(RunConsole(Terminal(file)), clock)
 
     assert file.getvalue().splitlines() == [
         "kobart: 150 steps from step 10; results in outputs/seven/now",
@@ -323,10 +332,12 @@ def test_a_failed_run_leaves_the_reason_to_the_error_that_ends_it() -> None:
 
 
 @pytest.mark.parametrize("width", [100, 50, 25])
-def test_the_bar_of_a_run_fits_any_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_of_a_run_fits_any_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    file, clock = Screen(), Clock()
-    console = RunConsole(Terminal(file), clock=clock)
+    file = Screen()
+    console = RunConsole(Terminal(file))
     console.started(RunStart("mt5_xlsum", STUDY, {}, (), None, 150), console.notified)
     numbers = {"loss": 2.345, "learning_rate": 3e-5}
     console.progressed(RunProgress("train", 75, 150, 1.5, 60.0, numbers))
@@ -392,9 +403,9 @@ raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("screen", [io.StringIO, Screen])
-def test_a_terminal_that_goes_away_stops_nothing(screen: type[io.StringIO]) -> None:
-    file, clock = screen(), Clock()
-    console = RunConsole(Terminal(file), clock=clock)
+def test_a_terminal_that_goes_away_stops_nothing(screen: type[io.StringIO], clock: Clock) -> None:
+    file = screen()
+    console = RunConsole(Terminal(file))
     console.started(RunStart("kobart", STUDY, {}, (), None, 150), console.notified)
     file.close()
     clock.now = 60.0
