@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dure.config import library
 from dure.config.families import trusting
 from dure.config.given import Names, Overrides, name_of, names_of, overrides_of, path_of
-from dure.config.loading import load_experiment, load_profile, load_space
+from dure.config.loading import load_experiment, load_profile, load_space, reading_of
 from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
 from dure.errors import UserError
@@ -183,7 +183,6 @@ def score(
         overrides: ``data.key=value`` texts of how both tables are read.
         options: What :func:`dure.metrics.scoring.score_files` takes: columns, tokenizer, task, metrics.
     """
-    from dure.config.loading import reading_of
     from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
 

@@ -16,7 +16,7 @@ from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
 from dure.family import load_family
-from dure.family.corpus import Corpus
+from dure.family.corpus import Corpus, load_corpus, read_split, texts_of
 from dure.family.given_rows import encoded_rows, hash_of
 from dure.files import write_text
 from dure.outputs import output_folder
@@ -48,8 +48,6 @@ def load_model_and_tokenizer(
     Raises:
         UserError: The checkpoint cannot be loaded, or a setting does not fit it.
     """
-    from dure.family.corpus import read_split, texts_of
-
     family = load_family(config, notify)
     train = read_split(family, "train", config.data.train)
     family.survey({"train": train})
@@ -65,8 +63,6 @@ def load_datasets(
     Raises:
         UserError: A table is wrong, or the tokenizer is for it.
     """
-    from dure.family.corpus import load_corpus
-
     corpus = load_corpus(load_family(config, notify), tokenizer=tokenizer, notify=notify)
     return corpus.train, corpus.dev
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dure.data.arrow_files import BATCH_ROWS
 from dure.data.canonical import folded
 from dure.data.labels import notes_on_classes
+from dure.data.ratios import joined_classes
 
 if TYPE_CHECKING:
     from dure.data.tables import Role, Table
@@ -42,8 +43,6 @@ def conflicting_texts(
 
     Texts are the same as in :func:`text_groups`, classes as labels are compared. A table without classes has none.
     """
-    from dure.data.ratios import joined_classes
-
     present = [role for role in class_roles if role in table.dataset.column_names]
     classes = joined_classes(table.dataset, present)
     if classes is None:

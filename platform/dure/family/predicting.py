@@ -162,8 +162,7 @@ def predict_texts(
     """
     import torch
 
-    for run in runs:
-        weights_at(run)
+    origins = [weights_at(run) for run in runs]
     texts = _given_texts(texts)
     done, parts = 0, []
 
@@ -172,9 +171,8 @@ def predict_texts(
         done += rows
         progress(done, len(runs) * len(texts))
 
-    for place, run in enumerate(runs):
+    for place, origin in enumerate(origins):
         heard = notify if place == 0 else silent
-        origin = weights_at(run)
         if origin.file is not None:
             heard(f"predicting with {origin.words}")
         family = origin.family(notify)

@@ -25,6 +25,7 @@ from dure.events import Notify
 from dure.reporting.columns import Cell, Column
 from dure.reporting.marks import Shown, Sources, relative_to
 from dure.reporting.plots import Drawing
+from dure.reporting.verifying import sealed
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -146,8 +147,6 @@ class Page:
 
         The page names its records from there.
         """
-        from dure.reporting.verifying import sealed
-
         # The body first: drawing it reads the records that the head lists.
         known = {"base": relative_to(self.sources.base, folder.resolve()), "records": self.sources.names}
         listed = json.dumps(known, ensure_ascii=False).replace("<", "\\u003c")

@@ -148,16 +148,20 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         )
 
 
+def _records(file: Path, kind: Literal["train", "eval"]) -> Iterator[dict[str, Any]]:
+    return (record for record in json_lines(file) if record["kind"] == kind)
+
+
 def recorded_metrics(file: Path, best_step: int | None) -> tuple[dict[str, float], dict[str, float]]:
     """Return the validation metrics of the best step, and those before the first step, by name."""
     metrics: dict[str, float] = {}
     untrained: dict[str, float] = {}
-    for record in json_lines(file):
+    for record in _records(file, "eval"):
         values = {key: value for key, value in record.items() if value is not None}
-        if record["kind"] == "eval" and record["step"] == best_step and record["step"]:
+        if record["step"] == best_step and record["step"]:
             # Also a test is recorded at this step, by a session that was killed before its result was.
             metrics |= {key: value for key, value in values.items() if key.startswith("eval_")}
-        if record["kind"] == "eval" and record["step"] == 0:
+        if record["step"] == 0:
             untrained = {key: value for key, value in values.items() if key.startswith("untrained_")}
     return metrics, untrained
 
@@ -170,11 +174,8 @@ def check_last_loss(file: Path, experiment: Experiment, precision: Precision) ->
     Raises:
         RunError: It is not, so that the model is worth nothing.
     """
-    last: float | None = 0.0
-    for each in json_lines(file):
-        if each["kind"] == "train" and "loss" in each:
-            last = each["loss"]
-    if last is None:
+    losses = [each["loss"] for each in _records(file, "train") if "loss" in each]
+    if losses and losses[-1] is None:
         finer = "" if precision == "fp32" else f" or set training.precision=fp32 (this was {precision})"
         raise RunError(
             "the training loss became NaN or infinite; lower training.learning_rate "
@@ -184,13 +185,13 @@ def check_last_loss(file: Path, experiment: Experiment, precision: Precision) ->
 
 def last_scores(file: Path) -> dict[str, float | int | str]:
     """Return the last validation of a run so far, by name; nothing before the first."""
-    scores: dict[str, float | int | str] = {}
-    for record in json_lines(file):
-        if record["kind"] == "eval" and record["step"]:
-            scores |= {
-                key: value for key, value in record.items() if key.startswith("eval_") and value is not None
-            }
-    return scores
+    return {
+        key: value
+        for record in _records(file, "eval")
+        if record["step"]
+        for key, value in record.items()
+        if key.startswith("eval_") and value is not None
+    }
 
 
 def mean_training_loss(file: Path) -> float | None:
@@ -199,8 +200,8 @@ def mean_training_loss(file: Path) -> float | None:
     A record holds the mean since the one before.
     """
     total, done = 0.0, 0
-    for record in json_lines(file):
-        if record["kind"] == "train" and record.get("loss") is not None and record["step"] > done:
+    for record in _records(file, "train"):
+        if record.get("loss") is not None and record["step"] > done:
             total += float(record["loss"]) * (record["step"] - done)
             done = record["step"]
     return total / done if done else None
