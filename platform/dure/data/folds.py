@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -21,26 +20,18 @@ _NAMED_CLASSES = 3
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Fold:
-    """The rows of a table that have a part in one fold: numbers from 0, ascending.
-
-    ``dev`` selects the best checkpoint; ``test`` is held out, and reported on.
-    """
-
-    train: Integers
-    dev: Integers
-    test: Integers
-    messages: tuple[str, ...]
-
-
-def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
-    """Cut a table into the rows that train, those that select and those that are reported on.
+def cut_fold(
+    table: Table, roles: Sequence[Role], fold: FoldConfig
+) -> tuple[dict[str, Integers], tuple[str, ...]]:
+    """Cut a table into the rows that train, those that select and those that are held out and reported on.
 
     No text stands in two of them. The held-out rows depend on the table, ``fold.of`` and ``fold.seed`` only, so that
     experiments of all kinds can be compared on them.
 
     Of the roles, inputs are the text of a row and classes its stratum.
+
+    Returns:
+        Row numbers from 0, ascending, by ``train``, ``dev`` and ``test``; and what the user should know of the cut.
 
     Raises:
         UserError: The table has too few different texts.
@@ -66,16 +57,12 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
     selected = np.zeros(num_groups, dtype=bool)
     selected[rest] = _drawn(sizes[rest], strata[rest], fold.selection, rng)
     selects = selected[groups]
-    return Fold(
-        train=np.flatnonzero(~held_out & ~selects),
-        dev=np.flatnonzero(selects),
-        test=np.flatnonzero(held_out),
-        messages=()
-        if classes is None
-        else _messages(
-            table, columns, classes, strata, fold.of, is_combined=any(role.separator for role in roles)
-        ),
-    )
+    sides = {"train": ~held_out & ~selects, "dev": selects, "test": held_out}
+    rows: dict[str, Integers] = {split: np.flatnonzero(chosen) for split, chosen in sides.items()}
+    if classes is None:
+        return rows, ()
+    is_combined = any(role.separator for role in roles)
+    return rows, _messages(table, columns, classes, strata, fold.of, is_combined=is_combined)
 
 
 def cut_parts(

@@ -115,8 +115,7 @@ def cut(family: Family, tables: Mapping[str, Table]) -> Splits:
     rows: dict[str, NDArray[np.int64]] = {}
     notes: tuple[str, ...] = ()
     if data.fold is not None:
-        fold = cut_fold(whole, family.roles, data.fold)
-        rows, notes = {"train": fold.train, "dev": fold.dev, "test": fold.test}, fold.messages
+        rows, notes = cut_fold(whole, family.roles, data.fold)
     elif data.parts:
         rows = cut_parts(whole, family.roles, data.parts, data.split_seed)
     parts = {split: whole.select(numbers) for split, numbers in rows.items()}

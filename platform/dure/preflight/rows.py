@@ -97,22 +97,19 @@ def _targets(note: Note, family: Family, tables: dict[str, Table]) -> list[str]:
 
 def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
     """Check that rows that train and rows that judge share no text."""
-    from dure.data.folds import cut_fold
     from dure.data.overlap import overlap
     from dure.family.splits import cut
 
-    data, train = family.experiment.data, tables["train"]
+    data, splits = family.experiment.data, cut(family, tables)
     if data.fold is not None:
-        fold = cut_fold(train, family.roles, data.fold)
+        trained, dev, test = (len(splits.rows[split]) for split in ("train", "dev", "test"))
         note.found = "; ".join(
             (
-                f"{counted(len(fold.train), 'row')} to train on, {len(fold.dev):,} select, {len(fold.test):,} are held out, "
-                "and no text is in two of them",
-                *fold.messages,
+                f"{counted(trained, 'row')} to train on, {dev:,} select, {test:,} are held out, and no text is in two of them",
+                *splits.notes,
             )
         )
         return
-    splits = cut(family, tables)
     tables, train = dict(splits.tables), splits.tables["train"]
     inputs = [role.name for role in family.roles if role.is_input]
     shared = {

@@ -72,11 +72,11 @@ def test_the_written_corpus_is_what_the_family_reads(tmp_path) -> None:
 def test_the_three_parts_are_shuffled_stratified_and_share_no_text() -> None:
     family = family_of()
     table = read_split(family, "train", "sample")
-    fold = cut_fold(table, family.roles, family.experiment.data.fold)
-    parts = [fold.train, fold.dev, fold.test]
+    fold, _ = cut_fold(table, family.roles, family.experiment.data.fold)
+    parts = [fold["train"], fold["dev"], fold["test"]]
     assert sorted(np.concatenate(parts).tolist()) == list(range(table.num_rows))
     assert [len(part) / table.num_rows for part in parts] == pytest.approx([0.81, 0.09, 0.1], abs=0.01)
-    assert fold.dev.tolist() != list(range(len(fold.dev)))
+    assert fold["dev"].tolist() != list(range(len(fold["dev"])))
     for role in ("label", "leading_emotion"):
         classes = np.array(table.dataset[role][:])
         for name in {"label": LABELS, "leading_emotion": EMOTIONS}[role]:
