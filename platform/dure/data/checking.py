@@ -67,7 +67,7 @@ class Checks:
         """Roles for which some row had a value."""
         self.skipped: dict[str, tuple[int, list[int]]] = {}
         """Reason → how many rows were left out for it, and the places of the first."""
-        self.left_out: list[tuple[int, list[str]]] = []
+        self.left_out: list[tuple[int, dict[str, str]]] = []
         """Place of every row that was left out, and its ids by field, where they are kept."""
 
     def begin(self, file: int, fields: Sequence[Field]) -> None:
@@ -104,8 +104,8 @@ class Checks:
             first_rows.append(place)
         self.skipped[problem.kind] = (count + 1, first_rows)
         if self._keeps_left_out:
-            ids = [text for field, text in zip(self.fields, texts, strict=True) if field.role.is_id]
-            self.left_out.append((place, ids))
+            named = zip(self.fields, texts, strict=True)
+            self.left_out.append((place, {field.name: text for field, text in named if field.role.is_id}))
         return None
 
     def kept(self) -> list[str]:

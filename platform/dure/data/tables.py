@@ -352,7 +352,6 @@ def _build(
 
 def _facts(checks: Checks) -> dict[str, Any]:
     """Return what is kept beside the rows of a table."""
-    ids = [field.name for field in checks.fields if field.role.is_id]
     return {
         "roles": checks.kept(),
         "absent": {
@@ -361,7 +360,7 @@ def _facts(checks: Checks) -> dict[str, Any]:
             if field.is_named and field.name not in checks.filled
         },
         "skipped": [[reason, count, rows] for reason, (count, rows) in checks.skipped.items()],
-        "left_out": [[place, dict(zip(ids, texts, strict=True))] for place, texts in checks.left_out],
+        "left_out": checks.left_out,
         "num_composed": checks.num_composed,
         "num_replaced": checks.num_replaced,
     }
