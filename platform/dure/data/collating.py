@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -125,19 +124,9 @@ def cut(batches: Batches, rows: Sequence[Row], num_tokens: int) -> list[list[Row
     return runs
 
 
-@dataclass(frozen=True)
-class StepsInRuns:
-    """Collates all rows of an optimiser step of one worker into its micro-batches.
-
-    A micro-batch has at most ``num_tokens`` positions, padding included.
-    """
-
-    batches: Batches
-    num_tokens: int
-
-    def __call__(self, rows: Sequence[Row]) -> list[Batch]:
-        """Return the micro-batches, the longest rows first."""
-        return [self.batches.collate(run) for run in cut(self.batches, rows, self.num_tokens)]
+def collate_runs(batches: Batches, num_tokens: int, rows: Sequence[Row]) -> list[Batch]:
+    """Collate all rows of an optimiser step of one worker into its micro-batches, which :func:`cut` makes."""
+    return [batches.collate(run) for run in cut(batches, rows, num_tokens)]
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:

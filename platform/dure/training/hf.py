@@ -16,7 +16,7 @@ from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutput
 
-from dure.data.collating import Batch, StepsInRuns
+from dure.data.collating import Batch, collate_runs
 from dure.family.predicting import generated, generated_all
 from dure.modeling.attention import no_cache
 from dure.modeling.decoding import encoded
@@ -211,7 +211,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     def get_train_dataloader(self: Any) -> Any:
         """Return what loads micro-batches, or all rows of a step at once where a budget of tokens cuts them."""
         budget = self.parts.batch_tokens
-        collate = self.data_collator if budget is None else StepsInRuns(self.batches, budget)
+        collate = self.data_collator if budget is None else partial(collate_runs, self.batches, budget)
         with (
             replaced(self, "data_collator", collate),
             replaced(data_loader, "BatchSamplerShard", EvenShares),
