@@ -16,7 +16,7 @@ from dure.config.data import SAMPLE, Source, source_name
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment
 from dure.data.arrow_files import max_bytes
-from dure.data.encoding import Encoded, encode_table
+from dure.data.encoding import encode_table
 from dure.data.overlap import notes_on_rows, overlap
 from dure.data.ratios import joined_classes, nested_rows
 from dure.data.sources import files_of
@@ -220,7 +220,7 @@ def _encoded(
     for splits in together.values():
         used = np.unique(np.concatenate([drawn[split].numbers for split in splits]))
         table = ChosenRows(drawn[splits[0]].of, used).table
-        encoded = encode_split(family, tokenizer, table, notify=notify).dataset
+        encoded = encode_split(family, tokenizer, table, notify=notify)
         for split in splits:
             numbers = drawn[split].numbers
             is_all = len(numbers) == len(used)
@@ -255,8 +255,8 @@ def texts_of(family: Family, table: Table) -> Iterator[str]:
 
 def encode_split(
     family: Family, tokenizer: PreTrainedTokenizerBase, table: Table, *, notify: Notify
-) -> Encoded:
-    """Encode the rows of a table, or take them from the cache.
+) -> datasets.Dataset:
+    """Encode the rows of a table, or take them from the cache; the user is told what was cut or is unknown.
 
     Raises:
         UserError: Too many tokens are unknown: it is the wrong tokenizer.
@@ -274,7 +274,7 @@ def encode_split(
     )
     for message in encoded.messages(table.place):
         notify(message)
-    return encoded
+    return encoded.dataset
 
 
 def _part_of(family: Family, table: Table, rows: datasets.Dataset, notify: Notify) -> datasets.Dataset:

@@ -179,7 +179,7 @@ def predict_texts(
         table = _table_of_texts(family, texts)
         model, tokenizer = origin.read(family, profile, heard)
         model.to(torch.device(profile.device))
-        encoded = encode_split(family, tokenizer, table, notify=heard).dataset
+        encoded = encode_split(family, tokenizer, table, notify=heard)
         parts.append(predict_rows(family, model, tokenizer, encoded, progress=count))
     return parts[0] if len(parts) == 1 else family.combine(parts)
 

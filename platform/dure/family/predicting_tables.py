@@ -226,7 +226,7 @@ def _predict_blocks(
         of_model = table if place == 0 else _read(family, source, heard)[1]
         # For others to predict, only the tokenizer is needed here.
         model, tokenizer = predictor.load(family, heard, device="cpu" if spread else None)
-        encoded = encode_split(family, tokenizer, of_model, notify=heard).dataset
+        encoded = encode_split(family, tokenizer, of_model, notify=heard)
         if spread is None:
             for number in numbers:
                 rows = rows_of(encoded, number)

@@ -60,7 +60,7 @@ def evaluate_table(
         notify(message)
     model, tokenizer = read_model(family, folder.final_model)
     family.check_targets(table)
-    rows = encode_split(family, tokenizer, table, notify=notify).dataset
+    rows = encode_split(family, tokenizer, table, notify=notify)
     family.notify = silent  # it would tell what a step of a training on these rows sees
     with TemporaryDirectory(prefix="dure-evaluate-") as scratch:
         trainer = ModelTrainer(

@@ -186,7 +186,7 @@ def test_a_template_from_a_file_is_saved_and_the_file_no_more_needed(tiny, tmp_p
     later = load_family(experiment)
     table = read_split(later, "dev", experiment.data.dev)
     encoded = encode_split(later, saved_tokenizer(tmp_path / "final"), table, notify=lambda line: None)
-    assert corpus.dev["input_ids"][0] in encoded.dataset["input_ids"][:]
+    assert corpus.dev["input_ids"][0] in encoded["input_ids"][:]
 
 
 def test_r_drop_is_refused_with_the_reason(tiny, cpu):
