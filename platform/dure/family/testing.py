@@ -83,11 +83,6 @@ class _Made:
     objective: Objective
     batch: Batch
 
-    @property
-    def declared(self) -> set[str]:
-        """Names of the figures of validation, but for those of single classes."""
-        return set(choosable(self.family.metrics))
-
 
 def _made(experiment: Experiment, profile: Profile) -> _Made:
     family = load_family(experiment, lambda message: None)
@@ -268,7 +263,7 @@ def _check_run(made: _Made, profile: Profile, folder: Path) -> None:
     whole = run(RunRequest(experiment, profile, folder / "whole"))
     computed = {name for name in _figures(whole) if name.startswith("eval_")}
     _check_declared(made, computed, "validation")
-    missing = set() if made.corpus.dev is None else made.declared - computed
+    missing = set() if made.corpus.dev is None else {*choosable(made.family.metrics)} - computed
     _require(not missing, f"validation does not give {sorted(missing)}, which are declared")
     baseline = {f"baseline_{name.removeprefix('eval_')}": value for name, value in _baseline(made).items()}
     stands = baseline.items() <= whole.metrics.items()

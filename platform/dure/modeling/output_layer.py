@@ -50,14 +50,9 @@ class _Layer:
         del self.module.forward
         self.module._forward_hooks, self._hooks = self._hooks, None
 
-    @property
-    def is_deferring(self) -> bool:
-        """Whether the layer answers with something else than logits."""
-        return self._hooks is not None
-
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits of an input, whether or not the layer defers."""
-        if not self.is_deferring:
+        if self._hooks is None:
             return self.module(hidden)  # type: ignore[no-any-return]
         forward = self.module.forward
         self.restore()

@@ -93,7 +93,7 @@ class Timing:
 
     def remember(self, folder: RunFolder, seconds: float) -> None:
         """Keep how long the parts of a run like this took, now that it is over; it does not fail for a full cache."""
-        records = list(read_json_lines(folder.metrics))
+        records = read_json_lines(folder.metrics)
         done = max((int(each["step"]) for each in records if each["kind"] == "train"), default=0)
         times = times_of(records, seconds, self.work.of_first(done), self.work.rows)
         if times is not None and times.step + times.position > 0:
