@@ -151,11 +151,7 @@ def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}
     tensors = dict(model.named_buffers()) | dict(model.named_parameters(remove_duplicate=False))
     wanted = {name: shape_of(tensors[name]) for name in trained_names(model)}
-    differing = sorted(
-        name
-        for name in wanted.keys() | shapes.keys()
-        if name not in wanted or wanted[name] != shapes.get(name)
-    )
+    differing = sorted({name for name, _ in wanted.items() ^ shapes.items()})
     if differing:
         raise UserError(
             f"the weights are of another model: {len(differing)} of {len(wanted)} tensors differ, "
