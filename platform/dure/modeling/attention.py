@@ -2,14 +2,13 @@
 
 PyTorch has a kernel for CPUs that never holds a matrix of scores, but it knows no bias that learns (T5 and its kin add one)
 and no dropout. There it computes product, bias, mask, softmax and dropout one after the other, each for all rows, and looks
-for rows in which all is masked. :class:`AttentionByRows` computes the same numbers for as many rows at a time as stay in the
+for rows in which all is masked. :data:`BY_ROWS` computes the same numbers for as many rows at a time as stay in the
 cache of a core, and keeps what PyTorch keeps: the weights, and what was dropped of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -20,34 +19,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from dure.modeling.dropout import dropout_factors
-from dure.modeling.replaced import replaced
 
-_NAME, _REPLACED = "sdpa_by_rows", "sdpa"
+BY_ROWS = "sdpa_by_rows"
+"""What transformers calls it, as it calls PyTorch's ``sdpa``."""
 _CACHED = 2**18
 """Scores that are computed at a time, 1 MiB of them."""
-
-
-class AttentionByRows:
-    """Lets a model attend row by row while it trains.
-
-    What attends otherwise than by ``sdpa`` stays as it is.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        found: list[Any] = [getattr(each, "config", None) for each in model.modules()]
-        self._configs = [
-            each
-            for each in {id(config): config for config in found}.values()
-            if getattr(each, "_attn_implementation", None) == _REPLACED
-        ]
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Let the model attend row by row in the forward and backward passes of the body."""
-        with ExitStack() as during:
-            for config in self._configs:
-                during.enter_context(replaced(config, "_attn_implementation", _NAME))
-            yield
 
 
 def no_cache(model: nn.Module) -> dict[str, bool]:
@@ -185,5 +161,5 @@ def _multiply(left: torch.Tensor, right: torch.Tensor, found: torch.Tensor) -> N
         found.copy_(left @ right)
 
 
-AttentionInterface.register(_NAME, _attention)
-AttentionMaskInterface.register(_NAME, sdpa_mask)
+AttentionInterface.register(BY_ROWS, _attention)
+AttentionMaskInterface.register(BY_ROWS, sdpa_mask)

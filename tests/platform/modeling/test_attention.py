@@ -10,7 +10,9 @@ from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
 
 from dure.modeling import attention
-from dure.modeling.attention import AttentionByRows, no_cache
+from dure.modeling import dropout as dropout_module
+from dure.modeling.attention import no_cache
+from dure.modeling.cpu_layers import CpuLayers
 
 ROWS, HEADS, QUERIES, KEYS, WIDTH = 3, 2, 5, 7, 4
 
@@ -57,8 +59,9 @@ def test_a_step_has_the_loss_and_the_gradients_of_pytorchs_own(
     monkeypatch, make, dropout, checkpointing, is_padded, at_once
 ):
     monkeypatch.setattr(attention, "_CACHED", at_once)
-    # PyTorch's own attention draws its dropout where nothing else can.
-    monkeypatch.setattr(attention, "dropout_factors", as_pytorch_draws)
+    # PyTorch's own layers draw their dropout where nothing else can.
+    for module in (attention, dropout_module):
+        monkeypatch.setattr(module, "dropout_factors", as_pytorch_draws)
     used = []
     by_rows = attention._ByRows.apply
     monkeypatch.setattr(attention._ByRows, "apply", lambda *given: used.append(1) or by_rows(*given))
@@ -68,7 +71,7 @@ def test_a_step_has_the_loss_and_the_gradients_of_pytorchs_own(
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     expected = step(model, is_padded)
     assert not used
-    with AttentionByRows(model).applied():
+    with CpuLayers(model).applied():
         found = step(model, is_padded)
     assert used
     for name, value in expected.items():
@@ -100,7 +103,7 @@ def test_the_numbers_are_those_of_the_formula(monkeypatch, at_once):
 def test_what_pytorch_has_a_kernel_for_is_left_to_it(monkeypatch):
     monkeypatch.setattr(attention._ByRows, "apply", lambda *given: pytest.fail("computed by rows"))
     model = bert(0.0).train()
-    with AttentionByRows(model).applied():
+    with CpuLayers(model).applied():
         step(model, is_padded=True)
         with torch.autocast("cpu", torch.bfloat16):
             step(t5(0.0).train(), is_padded=True)
@@ -118,7 +121,7 @@ def test_models_are_as_they_were_after_a_step_also_after_one_that_fails():
         within.extend(each.config._attn_implementation for each in parts)
         raise MemoryError
 
-    with pytest.raises(MemoryError), AttentionByRows(model).applied():
+    with pytest.raises(MemoryError), CpuLayers(model).applied():
         fails()
     assert within == ["sdpa_by_rows"] * 3
     assert [each.config._attn_implementation for each in parts] == ["sdpa"] * 3
