@@ -59,9 +59,6 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
     def __init__(self, parts: Parts, **more: Any) -> None:
         self.parts = parts
-        self.batches = parts.batches
-        self.average = parts.average
-        self.written = parts.written
         super().__init__(
             **more,
             data_collator=parts.batches.collate,
@@ -87,7 +84,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     def _validated(self: Any, loader: Any, *args: Any, metric_key_prefix: str, **kwargs: Any) -> Any:
         """Predict and score all rows, and put the exact loss among the metrics."""
         self._row_losses = []
-        is_averaged = self.average is not None and self.is_in_train
+        is_averaged = self.parts.average is not None and self.is_in_train
         writes = (
             self.parts.validates == "text"
             and not kwargs.get("prediction_loss_only")
@@ -97,7 +94,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         )
         with contextlib.ExitStack() as during:
             if is_averaged:
-                during.enter_context(self.average.applied())
+                during.enter_context(self.parts.average.applied())
             if writes:
                 during.enter_context(_texts_ahead(loader, self._with_texts))
             output = super().evaluation_loop(loader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -123,11 +120,11 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         """Return no loss (it is kept by row), and the answers and targets of a batch unless it is the loss alone."""
         batch = self._prepare_inputs(inputs)
         written, states = batch.pop(_WRITTEN, None), batch.pop(_ENCODED, None)
-        targets = self.batches.targets(batch)
+        targets = self.parts.batches.targets(batch)
         answers, shared = None, {} if states is None else {"encoder_outputs": BaseModelOutput(states)}
         with torch.no_grad(), self.compute_loss_context_manager():
             if targets is not None or self.parts.validates == "logits":
-                read = self.batches.inputs(batch)
+                read = self.parts.batches.inputs(batch)
                 outputs = self._outputs(model, read | shared, self.parts.validates != "logits")
                 answers = outputs["logits"].float()
             if targets is not None:
@@ -138,7 +135,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             if self.parts.validates == "text":
                 answers = written  # Logits over a whole vocabulary need not stay while text is generated.
                 if written is None:
-                    prompts = self.batches.prompts(batch)
+                    prompts = self.parts.batches.prompts(batch)
                     answers = generated(self.model, prompts, synced_gpus=is_deepspeed_zero3_enabled())
         return None, answers, targets
 
@@ -157,7 +154,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         ``compute_loss`` multiplies by the number of workers, over which gradients are averaged.
         """
         batches = [batch for each in batch_samples for batch in _runs(each)]
-        targets = [self.batches.targets(batch) for batch in batches]
+        targets = [self.parts.batches.targets(batch) for batch in batches]
         if not targets or targets[0] is None:
             return None
         if stands_in(self.args, len(self.train_dataset), self.state.global_step):
@@ -176,11 +173,10 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         """Add the gradients of what was loaded, one micro-batch or all of a step, and return their loss."""
         *before, last = _runs(inputs)
         layers = self.parts.layers
+        apart = contextlib.nullcontext if self.parts.written else partial(self.accelerator.no_sync, model)
         with contextlib.nullcontext() if layers is None else layers.applied():
             for batch in before:
-                with (
-                    contextlib.nullcontext() if self.written is not None else self.accelerator.no_sync(model)
-                ):
+                with apart():
                     self._tr_loss += self._add_gradients(model, batch, num_items_in_batch, is_last=False)
             is_last = self.accelerator.sync_gradients
             loss: torch.Tensor = self._add_gradients(model, last, num_items_in_batch, is_last=is_last)
@@ -211,7 +207,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     def get_train_dataloader(self: Any) -> Any:
         """Return what loads micro-batches, or all rows of a step at once where a budget of tokens cuts them."""
         budget = self.parts.batch_tokens
-        collate = self.data_collator if budget is None else partial(collate_runs, self.batches, budget)
+        collate = self.data_collator if budget is None else partial(collate_runs, self.parts.batches, budget)
         with (
             replaced(self, "data_collator", collate),
             replaced(data_loader, "BatchSamplerShard", EvenShares),
@@ -237,7 +233,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the loss of a micro-batch, with R-Drop when it is on."""
-        batches, objective, r_drop = self.batches, self.parts.objective, self.parts.r_drop
+        batches, objective, r_drop = self.parts.batches, self.parts.objective, self.parts.r_drop
         counts = not inputs.pop(_STANDS_IN, False)
         targets = batches.targets(inputs)
         read = batches.inputs(batches.twice(inputs) if r_drop else inputs)
@@ -257,11 +253,11 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         def encoded_batches() -> Iterator[Batch]:
             for batch in map(self._prepare_inputs, batches):
                 with self.accelerator.autocast():
-                    states = encoded(self.model, self.batches.prompts(batch)).last_hidden_state
+                    states = encoded(self.model, self.parts.batches.prompts(batch)).last_hidden_state
                 yield batch | {_ENCODED: states}
 
         def asks(batch: Batch) -> Batch:
-            return {**self.batches.prompts(batch), "encoder_outputs": BaseModelOutput(batch[_ENCODED])}
+            return {**self.parts.batches.prompts(batch), "encoder_outputs": BaseModelOutput(batch[_ENCODED])}
 
         @contextlib.contextmanager
         def within() -> Iterator[None]:

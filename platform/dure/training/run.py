@@ -373,7 +373,7 @@ def _keep_predictions(
     predictions: list[dict[str, Any]] = []
     if reported.answers is not None and family.validates == family.predicts:
         if worker.is_main:
-            collate = trainer.hf.batches.collate
+            collate = trainer.hf.parts.batches.collate
             predictions = read_answers(family, tokenizer, corpus.test, collate, reported.answers)
     elif request.keeps_predictions:
         with trainer.whole_model() as model:

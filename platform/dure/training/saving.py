@@ -137,7 +137,7 @@ class SavedBehind:
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-        if self.written is not None:
+        if self.parts.written is not None:
             self._write_in_parts(_Saving(self.state.global_step, best, None))
             return
         saving = _Saving(self.state.global_step, best, self._captured())
@@ -159,8 +159,8 @@ class SavedBehind:
         files = {OPTIMIZER_FILE: self.optimizer.state_dict(), SCHEDULER_FILE: self.lr_scheduler.state_dict()}
         if self.accelerator.scaler is not None:
             files[SCALER_FILE] = self.accelerator.scaler.state_dict()
-        if self.average is not None:
-            files[checkpoints.AVERAGE_FILE] = self.average.state()
+        if self.parts.average is not None:
+            files[checkpoints.AVERAGE_FILE] = self.parts.average.state()
         if sums is not None:
             files[checkpoints.RUNNING_LOSS_FILE] = sums
         is_cuda = self.args.device.type == "cuda"

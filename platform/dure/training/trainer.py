@@ -265,14 +265,14 @@ class ModelTrainer:
             self._restore(choice)
         else:
             set_seed(self.experiment.experiment.seed)
-            if checkpoint is not None and self.hf.average is not None:
-                self.hf.average.load(checkpoint / checkpoints.AVERAGE_FILE)
+            if checkpoint is not None and self.hf.parts.average is not None:
+                self.hf.parts.average.load(checkpoint / checkpoints.AVERAGE_FILE)
             self.hf.running_loss.checkpoint = checkpoint
             with self._out_of_memory_recorded(), self._going_on(checkpoint) as path:
                 done = self.hf.train(resume_from_checkpoint=path)
             speed = {name: value for name, value in done.metrics.items() if name.endswith("_per_second")}
-        if self.hf.average is not None:
-            self._take_average(self.hf.average)
+        if self.hf.parts.average is not None:
+            self._take_average(self.hf.parts.average)
         return self._conclude() | {"speed": speed}
 
     def evaluate(self) -> dict[str, float]:
@@ -346,7 +346,7 @@ class ModelTrainer:
             yield None
             return
         with zero.continuation(
-            checkpoint, self.hf.written, is_main=self.worker.is_main, notify=self.worker.notify
+            checkpoint, self.hf.parts.written, is_main=self.worker.is_main, notify=self.worker.notify
         ) as self.hf.continues:
             yield str(self.hf.continues.path)
 
@@ -357,8 +357,8 @@ class ModelTrainer:
         best = self.hf.state.best_model_checkpoint
         folder = choice.path if best is None else Path(best)
         self.hf._load_from_checkpoint(str(folder))
-        if self.hf.average is not None:
-            self.hf.average.load(folder / checkpoints.AVERAGE_FILE)
+        if self.hf.parts.average is not None:
+            self.hf.parts.average.load(folder / checkpoints.AVERAGE_FILE)
 
     def _take_average(self, average: WeightAverage) -> None:
         """Make the average of the best checkpoint, or the last one, the weights of the model."""

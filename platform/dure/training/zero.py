@@ -26,15 +26,14 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.events import Notify
 from dure.files import read_json, write_json
-from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision
 from dure.modeling.weights import check_finite, load_weights, save_weights, write_weights
 from dure.runs.checkpoints import AVERAGE_FILE, RUNNING_LOSS_FILE, STATE_FILE, WEIGHTS_FILE, checkpoint_name
+from dure.training.captured import OPTIMIZER_FILE, SCHEDULER_FILE
 from dure.training.recovery import STATE_FILE as RECOVERY_FILE
 
 _WRITTEN_FILE = "deepspeed.json"
 """How the parts in a checkpoint were shared out."""
-_OPTIMIZER_FILE, _SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 
 # Every trainer asks whether its model is DeepSpeed's, and would import that for it: 1.1 CPU seconds, with MLflow in them.
 # A model that is has imported it.
@@ -132,7 +131,7 @@ def continuation(
     the run's own parts is used.
     """
     then = Written.read(checkpoint)
-    if then is None and not (checkpoint / _OPTIMIZER_FILE).is_file():
+    if then is None and not (checkpoint / OPTIMIZER_FILE).is_file():
         notify(
             f"{checkpoint.name} holds the weights of an epoch and no optimizer: the learning-rate schedule goes on at "
             "its step, the moments of the optimizer begin anew"
@@ -195,10 +194,6 @@ def _make_universal(checkpoint: Path, folder: Path) -> None:
 class SharedOutTraining:
     """What the trainers do otherwise when DeepSpeed has shared out the model; mixed in before ``Trainer``."""
 
-    average: WeightAverage | None = None
-    """What validation during training is made with, in place of the weights that are trained."""
-    written: Written | None = None
-    """How the weights are shared out, when they are."""
     continues: Continuation | None = None
     """What the run goes on with."""
 
@@ -211,7 +206,7 @@ class SharedOutTraining:
             self.args.hf_deepspeed_config.config["checkpoint"] = {"load_universal": True}
         if going_on is not None and going_on.weights_only:
             checkpoint = None
-            if self.written is not None:
+            if self.parts.written is not None:
                 self._keep_best_readable(going_on.path)
             self._load_from_checkpoint(str(going_on.path))
         prepared = super()._prepare_for_training(max_steps, loader, checkpoint)  # type: ignore[misc]
@@ -219,8 +214,8 @@ class SharedOutTraining:
             self._part_groups(groups)
         if going_on is not None and (going_on.weights_only or going_on.is_universal):
             self._set_schedule(going_on.path)
-        if self.average is not None:
-            self.average.share_out()
+        if self.parts.average is not None:
+            self.parts.average.share_out()
         return prepared
 
     def _keep_best_readable(self: Any, checkpoint: Path) -> None:
@@ -254,7 +249,7 @@ class SharedOutTraining:
 
     def _set_schedule(self: Any, folder: Path) -> None:
         """Take up the schedule without the optimizer that it belonged to; at the step alone where nothing is kept."""
-        file = folder / _SCHEDULER_FILE
+        file = folder / SCHEDULER_FILE
         if file.is_file():
             state = torch.load(file, weights_only=True)
         else:
@@ -273,8 +268,8 @@ class SharedOutTraining:
         self._save_optimizer_and_scheduler(str(folder))
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
-        if self.average is not None:
-            self.average.save(folder / AVERAGE_FILE, is_main=self.args.should_save)
+        if self.parts.average is not None:
+            self.parts.average.save(folder / AVERAGE_FILE, is_main=self.args.should_save)
         sums = self.running_loss.sums() if self.parts.stopping.is_extra else None
         if self.args.should_save:
             write_json(folder / RECOVERY_FILE, self.parts.recovery.state())
@@ -283,13 +278,13 @@ class SharedOutTraining:
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, whole, by the main worker."""
-        if self.written is None:
+        if self.parts.written is None:
             super().save_model(output_dir, _internal_call)  # type: ignore[misc]
             return
         folder = Path(output_dir or self.args.output_dir)
         save_weights(self.model, folder / WEIGHTS_FILE, {}, is_main=self.args.should_save)
         if self.args.should_save:
-            self.written.write(folder)
+            self.parts.written.write(folder)
 
     def _load_from_checkpoint(self: Any, folder: str, model: Any = None) -> None:
         """Load the weights of a checkpoint into the model, however either is shared out."""
@@ -304,22 +299,22 @@ class SharedOutTraining:
     def _load_best_model(self: Any) -> None:
         """Load the weights of the best checkpoint, which other workers may have written."""
         best = Path(self.state.best_model_checkpoint)
-        if self.written is None and not (best / WEIGHTS_FILE).is_file():
+        if self.parts.written is None and not (best / WEIGHTS_FILE).is_file():
             super()._load_best_model()  # type: ignore[misc]
         else:
             self._load_from_checkpoint(str(best))
 
     def evaluation_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Predict and score all rows; a model that was never trained here is shared out under ZeRO 3 only."""
-        is_plain = self.written is not None and self.deepspeed is None and self.written.stage < 3
-        self.is_deepspeed_enabled = self.written is not None and not is_plain
+        is_plain = self.parts.written is not None and self.deepspeed is None and self.parts.written.stage < 3
+        self.is_deepspeed_enabled = self.parts.written is not None and not is_plain
         # DeepSpeed's autocast is only around passes through its engine, and text is generated beside it.
-        is_bf16 = self.written is not None and self.written.precision == "bf16"
+        is_bf16 = self.parts.written is not None and self.parts.written.precision == "bf16"
         try:
             with torch.autocast(self.args.device.type, torch.bfloat16) if is_bf16 else nullcontext():
                 return super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
         finally:
-            self.is_deepspeed_enabled = self.written is not None
+            self.is_deepspeed_enabled = self.parts.written is not None
 
     def stop_sharing(self: Any) -> None:
         """Take DeepSpeed's hooks off the model, which then no longer gathers weights; nothing is trained after."""

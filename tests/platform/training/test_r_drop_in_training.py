@@ -55,7 +55,7 @@ def test_loss_and_gradient_of_a_step_are_those_of_the_formula(
     found = gradients_of(model)
     model.zero_grad()
     labels = batch["labels"]
-    twice = trainer.hf.batches.inputs({name: torch.cat([x, x]) for name, x in batch.items()})
+    twice = trainer.hf.parts.batches.inputs({name: torch.cat([x, x]) for name, x in batch.items()})
     torch.manual_seed(1)
     with trainer.layers.applied():  # so that the same is dropped
         first, second = model(**twice).logits.chunk(2)
