@@ -14,12 +14,11 @@ from dure.errors import UserError
 from dure.family.contract import Family
 from dure.family.corpus import cache_folder
 from dure.family.loading import load_family
+from dure.modeling.objectives import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_IGNORED = -100
-"""Label that no loss counts, which padded labels end with."""
 _MADE_HERE = ("length", "truncated")
 
 
@@ -88,7 +87,7 @@ def _row(given: Any, needed: list[str], where: str, family: Family) -> dict[str,
     if mask is not None:
         row["input_ids"] = [token for token, is_there in zip(row["input_ids"], mask, strict=True) if is_there]
     if isinstance(row.get("labels"), list):
-        row["labels"] = [label for label in row["labels"] if label != _IGNORED]
+        row["labels"] = [label for label in row["labels"] if label != IGNORED]
     row["length"] = len(row["input_ids"])
     row.setdefault("truncated", False)
     return row

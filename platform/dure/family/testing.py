@@ -28,6 +28,7 @@ from dure.config.loading import load_profile
 from dure.config.schema import Experiment, Profile
 from dure.data.collating import Batch, Batches, pieces
 from dure.errors import counted
+from dure.events import silent
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus, read_split
 from dure.family.predicting import predict_rows
@@ -85,8 +86,8 @@ class _Made:
 
 
 def _made(experiment: Experiment, profile: Profile) -> _Made:
-    family = load_family(experiment, lambda message: None)
-    corpus = load_corpus(family, notify=lambda message: None)
+    family = load_family(experiment, silent)
+    corpus = load_corpus(family, notify=silent)
     model = family.load_model(corpus.tokenizer, profile)
     batches = family.batches(corpus.tokenizer, model)
     batch = batches.collate([corpus.train[row] for row in range(_NUM_ROWS)])
@@ -213,7 +214,7 @@ def _check_saved(made: _Made, folder: Path) -> None:
     """Check what predicts later: another process that knows the experiment and the saved model, and nothing else."""
     tokenizer = made.corpus.tokenizer
     made.family.export(made.model, tokenizer, folder)
-    later = load_family(made.family.experiment, lambda message: None)
+    later = load_family(made.family.experiment, silent)
     model, loaded_tokenizer = later.load_exported(folder)
     before, after = _logits(made.model, made), _logits(model, made)
     _require(

@@ -129,7 +129,7 @@ def forecast_run(
     """
     experiment, training = family.experiment, family.experiment.training
     workers = num_workers or profile.num_workers
-    precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
+    precision = resolve(training.precision, profile, model.config.model_type, silent)
     batches, rows = in_lengths(family.batches(corpus.tokenizer, model), experiment), _trained(family, corpus)
     longest, passes = _longest(experiment, rows, batches, workers)
     chosen, packs = rows.select(longest), profile.quantization and not getattr(model, "is_quantized", False)
