@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+
+from dure.modeling.replaced import replaced
 
 _CHUNK_BYTES = {"cuda": 256 * 1024**2}
 """Logits of a chunk in fp32 on a GPU, which wants large products; 32 MiB elsewhere."""
@@ -27,39 +29,27 @@ Term = Callable[..., torch.Tensor]
 """Takes logits of shape (tokens, vocabulary) in fp32, one tensor for each :class:`Projected`, and the labels."""
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Layer:
-    """The output layer of a model, which may put its computation off: it then answers with :class:`Projected`.
+    """The output layer of a model as it computes logits, also while it answers with :class:`Projected` in their place.
 
-    As long as it does, its hooks are off too: those that correct logits are called with the chunks.
+    As long as it does that, its hooks are off too: those that correct logits are called with the chunks.
     """
 
     module: nn.Module
-    _hooks: Any = field(default=None, repr=False)
-
-    def defer(self, forward: Callable[[torch.Tensor], Projected]) -> None:
-        """Let the layer answer with what ``forward`` makes of its input, and not with logits."""
-        self.module.forward = forward
-        self._hooks, self.module._forward_hooks = (
-            self.module._forward_hooks,
-            type(self.module._forward_hooks)(),
-        )
-
-    def restore(self) -> None:
-        """Let the layer compute logits again."""
-        del self.module.forward
-        self.module._forward_hooks, self._hooks = self._hooks, None
+    forward: Callable[..., Any]
+    hooks: Any
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the logits of an input, whether or not the layer defers."""
-        if self._hooks is None:
+        """Return the logits of an input."""
+        with self.answering(self.forward, self.hooks):
             return self.module(hidden)  # type: ignore[no-any-return]
-        forward = self.module.forward
-        self.restore()
-        try:
-            return self.module(hidden)  # type: ignore[no-any-return]
-        finally:
-            self.defer(forward)
+
+    @contextmanager
+    def answering(self, forward: Callable[..., Any], hooks: Any) -> Iterator[None]:
+        """Let the layer answer with what ``forward`` makes of its input, and what hooks make of that, in the body."""
+        with replaced(self.module, "forward", forward), replaced(self.module, "_forward_hooks", hooks):
+            yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,18 +157,15 @@ def deferred(model: nn.Module) -> Iterator[None]:
     if module is None:
         yield
         return
-    layer = _Layer(module)
+    layer = _Layer(module, module.forward, module._forward_hooks)
 
     def forward(hidden: torch.Tensor) -> Projected:
         device = hidden.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         return Projected(hidden, layer, autocast=autocast)
 
-    layer.defer(forward)
-    try:
+    with layer.answering(forward, type(layer.hooks)()):
         yield
-    finally:
-        layer.restore()
 
 
 def sum_over_tokens(term: Term, logits: Sequence[Projected], labels: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,13 +12,16 @@ from transformers.utils import logging
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Let an attribute have another value while the body runs."""
-    before = getattr(owner, name)
+    """Let an attribute have another value while the body runs; a method is that of the class again afterwards."""
+    before, is_own = getattr(owner, name), name in vars(owner)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        if is_own or not inspect.isroutine(getattr(type(owner), name, None)):
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import RunError, UserError
 from dure.events import Notify
 from dure.modeling.cpu_layers import CpuLayers
+from dure.modeling.replaced import replaced
 from dure.training.arguments import kernels_of
 from dure.training.compiler import OFF, check_compile, check_compiler
 
@@ -80,9 +81,10 @@ class CompiledLayers:
             symbols.patch(use_duck_shape=False),  # type: ignore[attr-defined]
             self._timed(),
             self._limit.watched(),
+            ExitStack() as during,
         ):
             for layer, forward in zip(self._layers, self._forwards, strict=True):
-                layer.forward = forward
+                during.enter_context(replaced(layer, "forward", forward))
             try:
                 yield
             except TorchDynamoException as error:
@@ -90,9 +92,6 @@ class CompiledLayers:
                 raise RunError(
                     f"a layer cannot be compiled ({type(error).__name__}: {reason}); set {OFF}"
                 ) from None
-            finally:
-                for layer in self._layers:
-                    del layer.forward
         added = _num_graphs() - graphs
         if added:
             self.num_graphs += added

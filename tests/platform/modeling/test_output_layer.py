@@ -206,3 +206,4 @@ def test_what_is_not_noted_is_done_to_the_whole_logits_and_the_model_is_as_befor
     torch.testing.assert_close(torch.softmax(logits, dim=-1), expected.softmax(dim=-1))
     torch.testing.assert_close(logits + torch.ones(4, 9, 1), expected + 1)
     torch.testing.assert_close(model(**given)["logits"], expected)
+    assert "forward" not in vars(model.get_output_embeddings()), "it is the method of the class again"
