@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from dure.data.canonical import canonical, is_blank, visible
-from dure.errors import UserError
+from dure.errors import UserError, shortened
 
 if TYPE_CHECKING:
     from dure.data.tables import Table
@@ -148,8 +148,7 @@ def notes_on_classes(table: Table, role: str, separator: str | None = None) -> l
 
 def shown_label(name: str) -> str:
     """Return a label as messages show it: in one line, and cut where it is long."""
-    text = " ".join(name.split())
-    return text if len(text) <= _SHOWN_LETTERS else f"{text[: _SHOWN_LETTERS - 1]}…"
+    return shortened(" ".join(name.split()), _SHOWN_LETTERS)
 
 
 def classes_of(table: Table, role: str, separator: str | None = None) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import traceback
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from torch import nn
 
 from dure.config.schema import Experiment, Profile
+from dure.data.arrow_files import key_of
 from dure.errors import UserError
 from dure.family.corpus import cache_folder
 from dure.files import json_or_none, write_json
@@ -116,8 +115,7 @@ class FittingRows:
     @property
     def path(self) -> Path:
         """The file that remembers."""
-        name = hashlib.sha256(json.dumps(self._facts, sort_keys=True).encode()).hexdigest()[:16]
-        return cache_folder() / "fitting_rows" / f"{name}.json"
+        return cache_folder() / "fitting_rows" / f"{key_of(self._facts)[:16]}.json"
 
     def read(self) -> int | None:
         """Return the rows at once that a run before this one came down to, or None when none had to."""
