@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback
 
-from dure.config.schema import Experiment, Profile
-from dure.family import load_family
-from dure.family.corpus import load_corpus
-from dure.family.saved_model import write_model
 from dure.modeling.ema import WeightAverage
 from dure.modeling.shards import whole_weights
-from dure.modeling.weights import load_weights, save_weights, trained_state, write_weights
+from dure.modeling.weights import save_weights, trained_state, write_weights
 from dure.runs.epochs import RAW, epoch_of, epochs_of
 from dure.runs.folder import RunFolder
-
-logger = logging.getLogger(__name__)
 
 _ROUNDING = 1e-6
 """By how much the trainer's own count of epochs may be off."""
@@ -115,18 +108,3 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         removable = [each for each in kept if each not in self.needed() | {best, epoch}]
         for each in removable[: max(0, len(kept) - self.limit)]:
             kept[each].unlink()
-
-
-def export_weights(weights: Path, experiment: Experiment, profile: Profile, folder: Path) -> None:
-    """Write the model of an experiment with the weights of a file, as training itself leaves it at its end.
-
-    Raises:
-        UserError: The experiment's data or checkpoint is gone, or the weights are of another model.
-    """
-    family = load_family(experiment)
-    family.profile = profile
-    tokenizer = load_corpus(family, notify=logger.info).tokenizer
-    set_seed(experiment.experiment.seed)
-    model = family.load_model(tokenizer, profile)
-    load_weights(model, weights)
-    write_model(family, model, tokenizer, folder)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from dure.errors import UserError
+from dure.family.run_weights import weights_at
+from dure.family.saved_model import write_model
 from dure.files import read_json_lines, write_json
 from dure.runs.epochs import mark_best
 from dure.runs.folder import StageFolder
 from dure.training.run import RunRequest, run
-from dure.training.snapshots import export_weights
 
 
 def test_a_stage_folder_keeps_checkpoints_and_logs_apart(tmp_path):
@@ -49,10 +51,12 @@ def test_a_warm_started_run_begins_at_the_given_weights(architecture, kind, tiny
     warm_start = mark_best(first.checkpoints, best)
 
     # The model that training left is made again from the weights alone.
-    export_weights(warm_start, experiment, cpu, tmp_path / "again")
-    left, made = (
-        load_file(folder / "model.safetensors") for folder in (first.final_model, tmp_path / "again")
-    )
+    left = load_file(first.final_model / "model.safetensors")
+    shutil.rmtree(first.final_model)
+    weights = weights_at(warm_start)
+    family = weights.family(print)
+    write_model(family, *weights.read(family, cpu, print), tmp_path / "again")
+    made = load_file(tmp_path / "again" / "model.safetensors")
     assert left.keys() == made.keys()
     assert all(torch.equal(left[name], made[name]) for name in left)
 

@@ -10,11 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dure.config.loading import load_record
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
-from dure.events import Notify
+from dure.events import Notify, silent
 from dure.files import write_text, written_beside
 from dure.runs.folder import RUN_RECORD, RunFolder, move_aside
 from dure.studies.kind import Session, Shape, TrialKind
@@ -188,8 +187,9 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
 
     Made again from the stage's weights, if it was removed when another stage was the best.
     """
+    from dure.family.run_weights import weights_at
+    from dure.family.saved_model import write_model
     from dure.runs.epochs import BEST
-    from dure.training.snapshots import export_weights
 
     target, made = candidate / "final_model", candidate / stage / "final_model"
     # What the model was trained on, and how its rows were read.
@@ -202,6 +202,7 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
         with written_beside(target) as beside:
             made.rename(beside)
     elif not target.is_dir():
-        weights = candidate / stage / "checkpoints" / BEST
-        export_weights(weights, load_record(made.with_name(RUN_RECORD)), profile, target)
+        weights = weights_at(candidate / stage / "checkpoints" / BEST)
+        family = weights.family(silent)
+        write_model(family, *weights.read(family, profile, silent), target)
     return target
