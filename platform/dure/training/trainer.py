@@ -26,6 +26,7 @@ from dure.family.saved_model import write_model
 from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision, resolve
+from dure.modeling.replaced import replaced
 from dure.modeling.shards import whole_weights
 from dure.runs import checkpoints
 from dure.runs.agreement import by_main
@@ -299,11 +300,10 @@ class ModelTrainer:
         """Score rows that took no part in training or selection."""
         order = length_order(dataset["length"][:])
         longest_first = dataset.select(order)
-        self.hf.compute_metrics = self._scorer(longest_first)
-        with self._out_of_memory_recorded():
+        scorer = replaced(self.hf, "compute_metrics", self._scorer(longest_first))
+        with scorer, self._out_of_memory_recorded():
             output = self.hf.predict(longest_first, metric_key_prefix="test")
         metrics: dict[str, float] = output.metrics
-        self.hf.compute_metrics = self.compute_metrics
         self.recorder.record(
             "eval",
             metrics,

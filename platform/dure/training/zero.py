@@ -27,6 +27,7 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.files import read_json, write_json
 from dure.modeling.precision import Precision
+from dure.modeling.replaced import replaced
 from dure.modeling.weights import check_finite, load_weights, save_weights, write_weights
 from dure.runs.checkpoints import AVERAGE_FILE, RUNNING_LOSS_FILE, STATE_FILE, WEIGHTS_FILE, checkpoint_name
 from dure.training.captured import OPTIMIZER_FILE, SCHEDULER_FILE
@@ -307,14 +308,12 @@ class SharedOutTraining:
     def evaluation_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Predict and score all rows; a model that was never trained here is shared out under ZeRO 3 only."""
         is_plain = self.parts.written is not None and self.deepspeed is None and self.parts.written.stage < 3
-        self.is_deepspeed_enabled = self.parts.written is not None and not is_plain
+        is_shared = self.parts.written is not None and not is_plain
         # DeepSpeed's autocast is only around passes through its engine, and text is generated beside it.
         is_bf16 = self.parts.written is not None and self.parts.written.precision == "bf16"
-        try:
-            with torch.autocast(self.args.device.type, torch.bfloat16) if is_bf16 else nullcontext():
-                return super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            self.is_deepspeed_enabled = self.parts.written is not None
+        cast = torch.autocast(self.args.device.type, torch.bfloat16) if is_bf16 else nullcontext()
+        with replaced(self, "is_deepspeed_enabled", is_shared), cast:
+            return super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
 
     def stop_sharing(self: Any) -> None:
         """Take DeepSpeed's hooks off the model, which then no longer gathers weights; nothing is trained after."""
