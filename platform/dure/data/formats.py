@@ -10,7 +10,6 @@ from dure.config.data import ReadingConfig
 from dure.data.cells import Record
 from dure.data.delimited import DelimitedSource
 from dure.data.json_files import is_array, json_array, json_lines
-from dure.data.sources import ARROW
 from dure.data.workbook import WorkbookSource
 from dure.errors import UserError
 
@@ -30,7 +29,7 @@ class TableSource(Protocol):
 def open_source(
     path: Path, encoding: str, reading: ReadingConfig, nested: Collection[str] = ()
 ) -> TableSource:
-    """Open a table of any of the :data:`~dure.data.sources.SUFFIXES`.
+    """Open a file that :func:`~dure.data.sources.files_of` gave.
 
     ``encoding`` is the codec of a text, and not used for others; columns that are ``nested`` may hold lists and objects,
     which become JSON text.
@@ -60,9 +59,7 @@ def open_source(
             from dure.data.columnar import ParquetSource  # Brings pyarrow.
 
             return ParquetSource(path, nested)
-        case _ if suffix == ARROW:
+        case _:  # a file of save_to_disk
             from dure.data.columnar import ArrowSource
 
             return ArrowSource(path, nested)
-        case _:
-            raise ValueError(f"{path} was not checked to be a table")

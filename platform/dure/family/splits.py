@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,10 +45,10 @@ class Splits:
         tables = self.tables if self.data.fold is None else {"train": self.whole}
         return {split: table.content_hash() for split, table in tables.items()}
 
-    @cached_property
+    @property
     def record(self) -> dict[str, Any] | None:
         """What says how the training table was cut into parts, with a hash of it; None when it was not."""
-        if not self.rows or self.data.fold is not None:
+        if not self.data.parts:
             return None
         digest = hashlib.sha256()
         for split in sorted(self.rows):
