@@ -146,14 +146,12 @@ class Family(ABC):
         Raises:
             UserError: The family has no such metric, it has no direction, or the value is none that it can have.
         """
-        named = {name: self.metric(name) for name in choosable(self.metrics)}
-        names = [
-            name for name, metric in named.items() if metric is not None and metric.direction is not None
-        ]
         found = []
         for name, value in self.experiment.targets.items():
             metric = self.metric(name) if name.startswith("eval_") else None
             if metric is None or metric.direction is None:
+                known = [*map(self.metric, choosable(self.metrics))]
+                names = [each.name for each in known if each is not None and each.direction is not None]
                 raise UserError(
                     f"'{name}' is no metric of {self.experiment.family} that has a better and a worse",
                     where=f"targets.{name}",
