@@ -163,7 +163,8 @@ def comparison_columns(results: CrossvalResults, record: Source) -> list[Column]
 
 
 def _notes(results: CrossvalResults) -> list[str]:
-    notes, experiments, pairs = [], results.experiments, results.comparisons
+    experiments, pairs = results.experiments, results.comparisons
+    notes = [comparison_sentence(pair, results.metric_named(results.metric)) for pair in pairs]
     if len(experiments) > 1:
         notes += [
             f"{each.name} lacks {counted(results.num_folds - each.num_completed, 'fold')}: its means are of other rows, "
@@ -173,8 +174,8 @@ def _notes(results: CrossvalResults) -> list[str]:
         ]
     if len({each.mean.get(results.metric) for each in results.whole}) > 1:
         notes.append(
-            "the first experiment is first on these rows, so that its score is a little flattered: what is certain of "
-            "it, the comparisons say"
+            "the first experiment is first on these rows, so that its score is a little flattered; the comparisons say what "
+            "is certain"
         )
     if any(each.std for each in experiments):
         notes.append("±: sample standard deviation over folds")
@@ -184,7 +185,10 @@ def _notes(results: CrossvalResults) -> list[str]:
     if pairs:
         notes.append("interval and p of a - b: corrected resampled t-test (Nadeau & Bengio 2003) over folds")
         if any(pair.rows for pair in pairs):
-            notes.append("rows: paired bootstrap intervals over all rows, and McNemar's exact test")
+            notes.append(
+                "rows: paired bootstrap intervals over all rows, and McNemar's exact test; of the models that were "
+                "trained, where folds say how others would differ, trained on other rows"
+            )
         if len(pairs) > 1:
             notes.append(f"p-values are corrected for {len(pairs)} comparisons (Holm)")
     notes += [

@@ -123,6 +123,7 @@ def test_several_are_ranked_and_compared():
     start = lines.index("comparisons")
     assert lines[start + 2].split("  ")[0] == "a"
     assert lines[start + 4].split()[:4] == ["worse", "best", "3", "-10.33"]
+    assert sum(" is better than " in line or " cannot be told apart by " in line for line in lines) == 3
     assert "p-values are corrected for 3 comparisons (Holm)" in lines
     assert "between: classes, mean ± std over folds" in lines
 
