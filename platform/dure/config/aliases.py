@@ -300,6 +300,11 @@ def successor(path: Sequence[str], value: Any) -> Successor | None:
     return Successor(key, known[0], note)
 
 
+def in_own_words(key: str, value: Any) -> Any:
+    """Return the value of one of dure's keys as dure writes it, or :data:`UNSAID`; another one as it is."""
+    return value if isinstance(value, list) else _VALUES.get(key, {}).get(str(value).lower(), value)
+
+
 def _held_out(value: Any) -> Successor:
     """Return the validation table that a share of the training rows, or a number of them, has become."""
     share = value if isinstance(value, int | float) and not isinstance(value, bool) else -1

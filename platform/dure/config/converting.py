@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import yaml
 
-from dure.config.aliases import successor
+from dure.config.aliases import UNSAID, in_own_words, successor
 from dure.config.scalars import NAME_PATTERN
 from dure.config.schema import Experiment
-from dure.config.sections import dotted_keys, has_key, in_order
+from dure.config.sections import dotted_keys, has_key, in_order, may_be_null
 from dure.config.tree import MAX_BYTES, plain, read_yaml
 from dure.errors import UserError
 
@@ -153,7 +153,7 @@ def _rank(leaf: tuple[KeyPath, Any]) -> tuple[int, int]:
 def _convert_key(result: Converted, path: KeyPath, value: Any) -> None:
     source = ".".join(path)
     if has_key(Experiment, path):
-        result.put(source, value, source)
+        _put_own(result, source, value, source)
         return
     found = successor(path, value)
     if found is None and value is None:
@@ -161,7 +161,7 @@ def _convert_key(result: Converted, path: KeyPath, value: Any) -> None:
     if found is None:
         elsewhere = [key for key in dotted_keys(Experiment) if _means(path, key)]
         if len(elsewhere) == 1:
-            result.put(elsewhere[0], value, source)
+            _put_own(result, elsewhere[0], value, source)
         else:
             result.notes.append(f"{source}: unknown to dure, left out")
     elif path[-1].lower() == "data_path" and isinstance(value, str):
@@ -186,6 +186,13 @@ def _convert_key(result: Converted, path: KeyPath, value: Any) -> None:
         result.put(found.key, found.value, source)
         if found.note:
             result.notes.append(f"{source}: {found.key} now; {found.note}")
+
+
+def _put_own(result: Converted, key: str, value: Any, source: str) -> None:
+    """Set a key of dure's own; what says nothing there is what dure does by itself, unless null is a value of the key."""
+    own = in_own_words(key, value)
+    if own is not UNSAID and (own is not None or may_be_null(Experiment, key.split("."))):
+        result.put(key, own, source)
 
 
 def _means(path: KeyPath, key: str) -> bool:

@@ -58,6 +58,13 @@ def has_key(model: type[BaseModel], path: Sequence[str], *, whole: bool = False)
     return False
 
 
+def may_be_null(model: type[BaseModel], path: Sequence[str]) -> bool:
+    """Return whether the value that a path names may be null."""
+    section = section_at(model, path[:-1])
+    field = section.model_fields.get(path[-1]) if section else None
+    return field is not None and type(None) in typing.get_args(field.annotation)
+
+
 def inner_section(tree: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
     """Return the section of a tree that a path leads to, which is made where there is none."""
     for part in path:

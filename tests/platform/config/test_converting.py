@@ -252,6 +252,27 @@ def test_a_section_that_bears_the_name_of_the_thing_says_what_it_is():
     assert (made.training.epochs, made.training.learning_rate) == (2, 1e-4)
 
 
+def test_values_of_other_systems_are_led_over_under_keys_that_are_dures_own_too():
+    old = {
+        "model": {"checkpoint": "t5-small", "revision": None},
+        "training": {
+            "max_steps": -1,
+            "precision": "bfloat16",
+            "best_metric": "rougeL",
+            "gradient_checkpointing": None,
+        },
+        "generation": {"num_beams": None, "max_length": 64},
+        "data": {"train": "a.csv", "dev": None},
+        "wandb": {"enabled": None, "project": "x"},
+        "precision": "float32",
+    }
+    converted = convert(old, "x", family_of_old)
+    assert (converted.values["data.dev"], converted.values["training.precision"]) == (None, "bf16")
+    made = checked(Experiment, converted.tree(), {}, "x")
+    assert (made.training.max_steps, made.training.best_metric) == (None, "eval_rougeL")
+    assert (made.generation.num_beams, made.generation.max_length, made.wandb.project) == (1, 64, "x")
+
+
 def test_dates_of_old_files_are_text(tmp_path):
     file = tmp_path / "old.yaml"
     file.write_text("model_name: t5-small\nrun_name: 2024-01-31\ntags: [2024-01-31]\nfp16: no\n")
