@@ -100,6 +100,10 @@ def _of_file(section: type[Section], *also_required: str) -> Schema:
     definitions = schema.get("$defs", {})
     schema["required"] = [*also_required, *schema.get("required", [])]
     complete = _completeness(schema, definitions)
+    # Without a parent there is nothing that null could remove.
+    whole = {name: {"type": "object"} for name, field in schema["properties"].items() if "$ref" in field}
+    for name, inner in complete.get("properties", {}).items():
+        whole[name] = whole.get(name, {}) | inner
     for part in (schema, *definitions.values()):
         part.pop("required", None)
         for name, field in part["properties"].items():
@@ -114,7 +118,7 @@ def _of_file(section: type[Section], *also_required: str) -> Schema:
         }
     } | schema["properties"]
     schema["if"] = {"not": {"required": ["extends"]}}
-    schema["then"] = complete
+    schema["then"] = complete | {"properties": whole}
     return schema
 
 

@@ -75,6 +75,7 @@ def test_the_schema_accepts(change: dict[str, Any]) -> None:
         {"training": {"learning_rate": "fast"}},
         {"training": {"epochs": 0}},
         {"training": {"scheduler_options": {"lr_end": -1}}},
+        {"training": None},
         {"data": {"columns": {"text": 0.5}}},
         {"training": {"max_steps": 0}},
         {"training": {"eval_every": "step"}},
