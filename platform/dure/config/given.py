@@ -29,10 +29,14 @@ def overrides_of(given: Overrides) -> list[str]:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a path as text, and a number of NumPy or PyTorch as one of Python."""
+    """Return a path as text, and numbers of NumPy or PyTorch as those of Python; in lists and mappings too."""
+    if isinstance(value, Mapping):
+        return {key: plain_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(inner) for inner in value]
     if isinstance(value, Path):
         return str(value)
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def name_of(given: str | Path) -> str:

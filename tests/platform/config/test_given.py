@@ -25,8 +25,10 @@ from dure.errors import UserError
         ("experiment.description", "한 줄\n또 한 줄", "한 줄\n또 한 줄"),
         ("experiment.tags", ["a", "[b]"], ("a", "[b]")),
         ("data.train", Path("data/[1].csv"), "data/[1].csv"),
+        ("data.train", [Path("a.csv"), Path("b.csv")], ["a.csv", "b.csv"]),
+        ("experiment.tags", np.array(["a", "b"]), ("a", "b")),
         ("training.early_stopping_patience", None, None),
-        ("training", {"epochs": 2, "batch_size": 4}, None),
+        ("training", {"epochs": 2, "batch_size": np.int64(4)}, None),
     ],
 )
 def test_a_mapping_says_what_the_texts_of_a_command_line_say(key, value, read) -> None:
