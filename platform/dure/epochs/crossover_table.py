@@ -11,8 +11,6 @@ from dure.reporting.marks import Key, Source
 
 _MOST_EPOCHS = 6
 
-Row = Mapping[str, Any]
-
 
 def crossover_table(record: Mapping[str, Any]) -> FittedTable:
     """Return the candidates of a crossover, fitting itself to the terminal.
