@@ -82,11 +82,11 @@ class Asked:
         return (*(flag for flag, given in flags.items() if given), *rows)
 
     @cached_property
-    def machine(self) -> Profile | None:
-        """The machine; None of a dry run."""
+    def machine(self) -> Profile:
+        """The machine; a dry run needs none."""
         from dure.runtime.placement import choose_profile
 
-        return None if self.dry_run else choose_profile(self.profile, self.notify, address=self.address)
+        return choose_profile(self.profile, self.notify, address=self.address)
 
 
 def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | None:
@@ -100,8 +100,9 @@ def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | N
         resume = resume or (asked.output / STUDY_FILE).is_file()
     if not resume:
         return None
+    machine = None if asked.dry_run else asked.machine
     return output_folder(
-        name, asked.output, resume=True, record=STUDY_FILE, profile=asked.machine, notify=asked.notify
+        name, asked.output, resume=True, record=STUDY_FILE, profile=machine, notify=asked.notify
     )
 
 
@@ -162,7 +163,6 @@ def run(study: StudyPlan, asked: Asked) -> Any:
     kind, path = prepare(study, asked)
     check_settings(kind.checked())  # To recognise the machine takes torch, and seconds.
     machine, resume = asked.machine, path is not None
-    assert machine is not None, "a dry run is not run"
     before_run(
         kind.read(),
         files=_still_written(kind, path),
@@ -215,7 +215,6 @@ def run_experiment(
     chosen = asked.shape(experiment)
     check_settings([chosen])  # To recognise the machine takes torch, and seconds.
     machine = asked.machine
-    assert machine is not None, "a dry run is not run"
     continued = (
         output_folder(chosen.name, asked.output, resume=True, profile=machine, notify=asked.notify)
         if asked.resume

@@ -159,7 +159,7 @@ def _run(
     asked = common.asked(samples=few if common.samples is None else common.samples)
     found = _preset(preset or default)
     if folder is not None:
-        if asked.machine is not None:
+        if not asked.dry_run:
             pull(asked.machine, folder, asked.notify)
         found = _continued(folder, preset, str(resume))
     if settings.get("epochs") is not None:
