@@ -102,18 +102,16 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         _note_oom(folder, int(result.metrics.get("num_oom", 0)))
         plot_run(path / CURVES, RunCurves.of(path, experiment.name))
         is_whole = self.study.crossover and result.state == "completed"
-        results = UnifiedResults.model_validate(
-            {
-                "study": self.study.name,
-                "kind": "unified",
-                "state": result.state,
-                "path": str(path),
-                "learning_rate": experiment.training.learning_rate,
-                "sweep": None if swept is None else best or {RATE: experiment.training.learning_rate},
-                "sweep_verdict": None if swept is None else swept.verdict,
-                "result": result.as_dict(),
-                **(_analyses(folder, session, notify) if is_whole else {}),
-            }
+        results = UnifiedResults(
+            study=self.study.name,
+            kind="unified",
+            state=result.state,
+            path=str(path),
+            learning_rate=experiment.training.learning_rate,
+            sweep=None if swept is None else best or {RATE: experiment.training.learning_rate},
+            sweep_verdict=None if swept is None else swept.verdict,
+            result=result,
+            **(_analyses(folder, session, notify) if is_whole else {}),
         )
         if result.state == "completed":
             (path / CONTINUED).unlink(missing_ok=True)
