@@ -134,7 +134,7 @@ class Board(tune.Callback):  # type: ignore[misc]
             "state": ended,
             "started": self.started,
             "seconds": round((self._ended or time.monotonic()) - self._began, 1),
-            "experiments": [TrialRecord.of(trial) for trial in trials],
+            self._kind.results.trials_key: [TrialRecord.of(trial) for trial in trials],
             **self.strategy.summary(trials),
         }
         return self._kind.results.model_validate(values)

@@ -18,7 +18,6 @@ from dure.studies.crossval.comparison import is_clearly_worse
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.results import held_out, over_folds
 from dure.studies.proposing import Proposing
-from dure.studies.results import TrialRecord
 from dure.studies.strategy import Strategy, TrialPlan
 
 
@@ -95,7 +94,6 @@ class Crossval(Strategy[CrossvalStudy]):
             "seed": self.study.seed,
             "metrics": dict(self._metrics),
             "dropped": dict(self._dropped),
-            "trials": [TrialRecord.of(trial) for trial in trials],
             "experiments": found,
             "comparisons": [],
         }

@@ -21,6 +21,7 @@ from dure.studies.crossval.plan import CrossvalStudy, plan_crossval
 from dure.studies.crossval.results import CrossvalResults
 from dure.studies.crossval.strategy import Crossval
 from dure.studies.life_cycle import run_experiments
+from dure.studies.results import TrialRecord
 from dure.studies.study import read_results, stored_study
 from trainables.samples.reviews import review_corpus
 
@@ -137,7 +138,7 @@ def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
     ]
     head = {
         "study": "s", "kind": "crossval", "path": str(tmp_path), "state": "interrupted",
-        "started": "2026-01-01T00:00:00", "seconds": 1.0,
+        "started": "2026-01-01T00:00:00", "seconds": 1.0, "trials": [TrialRecord.of(each) for each in trials],
     }  # fmt: skip
     record = CrossvalResults.model_validate({**head, **strategy.summary(trials)})
     record.write(tmp_path / "crossval_results.json")
