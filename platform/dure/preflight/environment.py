@@ -48,13 +48,12 @@ def check_machine(
     if profile is not None:
         checklist.run("environment", "device", device, profile=profile)
         checklist.run("environment", "precision", precision, profile=profile, experiment=experiment)
-    if profile is not None and experiment is not None and experiment.model.quantization is not None:
-        checklist.run("environment", "4-bit weights", quantization, profile=profile)
-    if profile is not None and experiment is not None and experiment.training.compile:
-        checklist.run("environment", "compiler", compiler, profile=profile)
-    named = None if profile is None else profile.deepspeed
-    if named is not None:
-        checklist.run("environment", "deepspeed", deepspeed, settings=str(named))
+        if experiment is not None and experiment.model.quantization is not None:
+            checklist.run("environment", "4-bit weights", quantization, profile=profile)
+        if experiment is not None and experiment.training.compile:
+            checklist.run("environment", "compiler", compiler, profile=profile)
+        if profile.deepspeed is not None:
+            checklist.run("environment", "deepspeed", deepspeed, settings=str(profile.deepspeed))
     checklist.run("environment", "cache folder", cache)
     checklist.run("environment", "output folder", writable, folder=output)
     checklist.run("environment", "leftover clusters", leftover_clusters)

@@ -7,7 +7,7 @@ BLAKE2b 0.55, so that saving is as fast as the disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -71,11 +71,10 @@ def faults(folder: Path, *, editable: Collection[str] = ()) -> list[str]:
     ]
 
 
-def described(found: Iterable[str]) -> str:
+def described(found: Sequence[str]) -> str:
     """Return faults in one line, the first few of them."""
-    lines = list(found)
-    more = f" and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""
-    return ", ".join(lines[:_MOST_NAMED]) + more
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return ", ".join(found[:_MOST_NAMED]) + more
 
 
 def check_whole(folder: Path, *, hint: str) -> None:
