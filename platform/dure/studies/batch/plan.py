@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from dure.config.loading import checked
 from dure.config.scalars import Int, Text
 from dure.config.schema import Experiment
-from dure.errors import UserError, nearest
+from dure.errors import UserError
 from dure.studies.plan import SeveralExperiments
 
 if TYPE_CHECKING:
@@ -85,16 +84,6 @@ class BatchStudy(SeveralExperiments):
         first = next((name for name in names if _can_rank(name, families)), best[0])
         return study.with_values(metrics=(first, *(name for name in names if name != first)))
 
-    def chosen(self, wanted: str | None) -> BatchStudy:
-        """Return the batch with those experiments only that ``--only`` asks for; all when not given.
-
-        Raises:
-            UserError: It names none of them.
-        """
-        return (
-            self if wanted is None else self.with_values(experiments=tuple(only_of(self.experiments, wanted)))
-        )
-
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs a batch."""
@@ -108,58 +97,3 @@ def _can_rank(name: str, families: Sequence[Family]) -> bool:
 
     directions = {metric.direction for each in families if (metric := each.metric(name)) is not None}
     return directions <= {"min", "max"} and compares(name, families)
-
-
-def plan_batch(
-    names: Sequence[str], *, overrides: Sequence[str] = (), only: str | None = None, seeds: int | None = None
-) -> BatchStudy:
-    """Return the batch of a study, or of experiments that are named one by one.
-
-    ``only`` has the numbers or names of those that run, with commas.
-
-    Raises:
-        UserError: Nothing is named, one of the names is not known, or several studies are named.
-    """
-    from dure.studies.study import is_study, load_study_of
-
-    if not names:
-        raise UserError(
-            "no study and no experiment is named", where="dure batch", hint="dure list shows them"
-        )
-    if len(names) == 1 and is_study(names[0]):
-        study = load_study_of(BatchStudy, names[0])
-    else:
-        for name in names:
-            if is_study(name):
-                raise UserError(
-                    f"'{name}' is a study, which runs by itself",
-                    where="dure batch",
-                    expected="one study, or experiments",
-                    hint=f"dure batch {name}",
-                )
-        study = checked(BatchStudy, {"experiments": list(names)}, {}, "dure batch")
-    if seeds is not None:
-        study = checked(BatchStudy, study.said() | {"seeds": seeds}, {("seeds",): "--seeds"}, "dure batch")
-    return study.with_overrides(overrides).chosen(only)
-
-
-def only_of(names: Sequence[str], wanted: str) -> list[str]:
-    """Return those of ``names`` that ``--only`` asks for, by number from 1 or by name, in their own order.
-
-    Raises:
-        UserError: There is no such number or name.
-    """
-    chosen = set()
-    for word in (part.strip() for part in wanted.split(",")):
-        if word.isdecimal() and 1 <= int(word) <= len(names):
-            chosen.add(names[int(word) - 1])
-        elif word in names:
-            chosen.add(word)
-        else:
-            raise UserError(
-                f"'{word}' is no experiment of the study",
-                where="--only",
-                expected=f"numbers from 1 to {len(names)}, or names: {', '.join(names)}",
-                hint=nearest(word, names),
-            )
-    return [name for name in names if name in chosen]

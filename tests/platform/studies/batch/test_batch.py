@@ -14,8 +14,9 @@ from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.studies.adapter import run_study
 from dure.studies.batch.driver import BatchKind
-from dure.studies.batch.plan import BatchStudy, only_of
+from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.strategy import Batch
+from dure.studies.study import only_of
 
 
 class _Notes(StudyListener):
