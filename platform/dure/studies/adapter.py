@@ -23,7 +23,7 @@ from dure.secrets import CLOUD_SECRETS
 from dure.signals import Interrupted, stoppable
 from dure.studies.board import Board, trial_name
 from dure.studies.strategy import Strategy
-from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, settled
+from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, run_trial, settled
 
 # To count the board among callbacks, Ray's usage statistics import every tracker that is installed: 2.6 CPU seconds.
 usage.tag_callbacks = lambda callbacks: False
@@ -114,7 +114,7 @@ def _fit(board: Board, pending: Sequence[str], requests: TrialRequests, ray_clus
         pending = strategy.longest_first(pending)
     nested = not profile.trains_in_process
     function = tune.with_resources(
-        tune.with_parameters(settled, requests=requests, run=strategy.trainable()),
+        tune.with_parameters(settled, requests=requests, run=strategy.trainable() or run_trial),
         tune.PlacementGroupFactory([trial_bundle(profile)]),
     )
     tuner = tune.Tuner(

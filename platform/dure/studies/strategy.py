@@ -71,14 +71,12 @@ class Strategy(ABC, Generic[Plan]):
         """
         return pending
 
-    def trainable(self) -> Callable[..., Mapping[str, Any] | None]:
-        """Return what runs a trial in its process: ``(config, requests)``, like :func:`dure.studies.trial.run_trial`.
+    def trainable(self) -> Callable[..., Mapping[str, Any] | None] | None:
+        """Return what runs a trial in its process, if not :func:`dure.studies.trial.run_trial`: ``(config, requests)``.
 
         What it returns is reported to Tune when the trial's folder is complete, and what it raises is the trial's result.
         """
-        from dure.studies.trial import run_trial
-
-        return run_trial
+        return None
 
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
         """Return further arguments of ``tune.TuneConfig``, such as a scheduler.
