@@ -265,10 +265,10 @@ def _require_empty_storage(profile: Profile, output: Path | None) -> None:
 def _mirror(profile: Profile, folder: Path) -> Mirror | None:
     """Return the mirror of a folder once its storage has answered; None where there is no storage."""
     from dure.storage.mirror import shared_folder
-    from dure.storage.remote import storage_at
+    from dure.storage.remote import require_storage
 
     if profile.storage.url is None:
         return None
-    storage_at(profile.storage.url)
+    require_storage(profile.storage.url)
     shared = shared_folder(profile, folder)
     return None if shared is None else shared.mirror(folder.resolve())

@@ -236,8 +236,8 @@ def _free_name(path: Path) -> Path:
     return next(other for name in names if not (other := path.with_name(name)).exists())
 
 
-def retain(folder: Path, limit: int, protected: Iterable[int]) -> list[int]:
-    """Delete the oldest checkpoints above ``limit`` and return the steps that were deleted.
+def retain(folder: Path, limit: int, protected: Iterable[int]) -> None:
+    """Delete the oldest checkpoints above ``limit``.
 
     The newest one and the protected steps (the best; whatever an analysis still needs) are never deleted,
     even when that leaves more than ``limit``. A checkpoint that was made for a stop takes nobody's place: it goes
@@ -248,10 +248,8 @@ def retain(folder: Path, limit: int, protected: Iterable[int]) -> list[int]:
     extra = [step for step, path in found.items() if (path / RUNNING_LOSS_FILE).is_file()]
     due = [step for step in found if step not in extra]
     removable = [step for step in due if step not in kept]
-    deleted = [step for step in extra if step not in kept] + removable[: max(0, len(due) - limit)]
-    for step in deleted:
+    for step in (*(step for step in extra if step not in kept), *removable[: max(0, len(due) - limit)]):
         remove_checkpoint(found[step])
-    return deleted
 
 
 def remove_checkpoint(path: Path) -> None:

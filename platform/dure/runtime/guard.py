@@ -125,8 +125,8 @@ def watch(mark: str) -> None:
     clear_leftovers()
 
 
-def end_processes(mark: str, session: str | None) -> int:
-    """End every process of a cluster, this one excepted, and return how many there were.
+def end_processes(mark: str, session: str | None) -> None:
+    """End every process of a cluster, this one excepted.
 
     They have ``mark`` in their environment. Some of Ray's agents overwrite theirs with their title; they are known by
     the log files that they hold open in the session's folder.
@@ -138,7 +138,6 @@ def end_processes(mark: str, session: str | None) -> int:
     for process in alive:
         _signal(process.kill)
     psutil.wait_procs(alive, timeout=_GRACE_SECONDS)
-    return len(found)
 
 
 def _belongs(process: psutil.Process, mark: str, session: str | None) -> bool:

@@ -82,11 +82,10 @@ def temporary_files() -> Iterator[Path]:
             tempfile.tempdir = before
 
 
-def clear_leftovers() -> list[Path]:
-    """Remove the folders of commands that were killed, and return them."""
+def clear_leftovers() -> None:
+    """Remove the folders of commands that were killed."""
     import fcntl
 
-    removed = []
     for base in _bases():
         for folder in base.glob(_PREFIX + "[0-9a-f]" * _NUM_DIGITS):  # and nothing of a user's
             with contextlib.suppress(OSError):
@@ -95,8 +94,6 @@ def clear_leftovers() -> list[Path]:
                 with (folder / _LOCK).open("r+") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
-                removed.append(folder)
-    return removed
 
 
 def _bases() -> list[Path]:

@@ -205,8 +205,8 @@ def _said(error: BaseException) -> str:
     return re.sub(r"\b\w+://\S*@\S*", "(a URL)", text).strip()[:300]
 
 
-def storage_at(url: str, *, waits: Sequence[float] = _WAITS_SECONDS) -> Storage:
-    """Return the storage of a URL once it has answered, so that a mistake shows before hours of work.
+def require_storage(url: str, *, waits: Sequence[float] = _WAITS_SECONDS) -> None:
+    """Check that the storage of a URL answers, so that a mistake shows before hours of work.
 
     Raises:
         UserError: It does not answer, there is no such bucket, or it may not be read.
@@ -214,7 +214,7 @@ def storage_at(url: str, *, waits: Sequence[float] = _WAITS_SECONDS) -> Storage:
     storage = Storage(url, waits=waits)
     try:
         if storage.has_bucket():
-            return storage
+            return
         problem = f"there is no bucket of {storage.shown}"
     except StorageError as error:
         problem = str(error)

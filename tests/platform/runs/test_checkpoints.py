@@ -39,9 +39,10 @@ def test_retention_keeps_the_newest_and_whatever_is_protected(tmp_path_factory, 
     folder = tmp_path_factory.mktemp("run")
     _make(folder, *steps)
     protected = data.draw(st.sets(st.sampled_from(sorted(steps)), max_size=4))
-    deleted = checkpoints.retain(folder, limit, protected)
+    checkpoints.retain(folder, limit, protected)
     left = set(checkpoints.checkpoints(folder))
-    assert left | set(deleted) == steps
+    deleted = sorted(steps - left)
+    assert left <= steps
     assert max(steps) in left
     assert protected <= left
     assert len(left) <= max(limit, len(protected | {max(steps)}))
@@ -54,9 +55,10 @@ def test_retention_keeps_the_newest_and_whatever_is_protected(tmp_path_factory, 
 def test_a_checkpoint_made_for_a_stop_takes_no_place_and_goes_with_the_next(tmp_path):
     _make(tmp_path, 2, 4, 5)
     (tmp_path / "checkpoint-5" / checkpoints.RUNNING_LOSS_FILE).touch()
-    assert checkpoints.retain(tmp_path, 2, [2]) == []
+    checkpoints.retain(tmp_path, 2, [2])
+    assert list(checkpoints.checkpoints(tmp_path)) == [2, 4, 5]
     _make(tmp_path, 6)
-    assert checkpoints.retain(tmp_path, 3, [2]) == [5]
+    checkpoints.retain(tmp_path, 3, [2])
     assert list(checkpoints.checkpoints(tmp_path)) == [2, 4, 6]
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dure.config import load_profile
 from dure.config.storage import StorageConfig
 from dure.errors import UserError
-from dure.storage.remote import Storage, StorageError, joined, shown, storage_at
+from dure.storage.remote import Storage, StorageError, joined, require_storage, shown
 
 AT_ONCE = ()
 """No further attempts."""
@@ -84,7 +84,7 @@ def test_a_url_may_have_names_as_they_are(tmp_path):
 
 def test_a_wrong_bucket_is_a_mistake_before_anything_starts(s3):
     with pytest.raises(UserError, match="there is no bucket of s3://other/team") as caught:
-        storage_at(s3.url.replace("bucket", "other"), waits=AT_ONCE)
+        require_storage(s3.url.replace("bucket", "other"), waits=AT_ONCE)
     assert caught.value.where == "storage.url"
 
 
