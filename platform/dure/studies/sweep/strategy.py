@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,9 @@ class Sweep(Strategy[SweepStudy]):
     def trials(self) -> Sequence[TrialPlan]:
         """Return the trials so far, and those that the search will propose."""
         names = list(self.search.trials())
-        place = 0
-        while len(names) < self.search.num_points:
-            if trial_name(place) not in names:
-                names.append(trial_name(place))
-            place += 1
-        return [TrialPlan(name) for name in names]
+        free = (name for place in count() if (name := trial_name(place)) not in names)
+        further = islice(free, max(0, self.search.num_points - len(names)))
+        return [TrialPlan(name) for name in (*names, *further)]
 
     def experiment(self, values: Values) -> Experiment:
         """Return the experiment at a point of the space.
