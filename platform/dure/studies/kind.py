@@ -82,6 +82,7 @@ class Kind(ABC, Generic[Plan, Results]):
         self.study = study
         self.experiments = tuple(experiments)
         self.shape = shape
+        self.shaped = tuple(map(shape, experiments))
 
     @classmethod
     def is_completed(cls, path: Path) -> bool:
@@ -91,7 +92,7 @@ class Kind(ABC, Generic[Plan, Results]):
 
     def shown(self) -> Sequence[Experiment]:
         """Return the experiments that a dry run prints."""
-        return [self.shape(each) for each in self.experiments]
+        return self.shaped
 
     def read(self) -> Sequence[Experiment]:
         """Return experiments that stand for all trials: their rows are read, and their size is forecast."""
@@ -161,8 +162,7 @@ class Kind(ABC, Generic[Plan, Results]):
         from dure.family import load_family
 
         name, figures = self.winner(results) or ("", {})
-        shaped = [self.shape(each) for each in self.experiments]
-        of = [each for each in shaped if each.name == name and each.targets] or shaped
+        of = [each for each in self.shaped if each.name == name and each.targets] or self.shaped
         targets = {each.metric.name: each for one in of for each in load_family(one).targets}
         return tuple(target.reached(figures, name) for target in targets.values())
 

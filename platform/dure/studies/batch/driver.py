@@ -43,7 +43,7 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
 
     def read(self) -> Sequence[Experiment]:
         """Return every experiment once: its seeds share their rows."""
-        return [self.shape(each) for each in self.experiments]
+        return self.shaped
 
     @property
     def num_copies(self) -> int:

@@ -40,10 +40,9 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     table = staticmethod(progressive_table)
 
     def __init__(self, study: ProgressiveStudy, experiments: Sequence[Experiment], shape: Shape) -> None:
-        if study.on_baseline is None:
-            is_rehearsal = shape(experiments[0]).rehearsal.enabled
-            study = study.with_values(on_baseline="warn" if is_rehearsal else "stop")
         super().__init__(study, experiments, shape)
+        if study.on_baseline is None:
+            self.study = study.with_values(on_baseline="warn" if self.shaped[0].rehearsal.enabled else "stop")
 
     def read(self) -> Sequence[Experiment]:
         """Return the experiment of every candidate, whose stages end with an epoch and not with a step."""
@@ -82,7 +81,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return the experiment without the settings of a candidate."""
-        return {".": self.shape(self.experiments[0])}
+        return {".": self.shaped[0]}
 
     def begin(self, session: Session) -> None:
         """Move aside what is trained again; what a candidate came to may be decided again, its stages stay."""

@@ -49,7 +49,7 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
 
     def checked(self) -> Sequence[Experiment]:
         """Return the experiment as each metric would judge it whose name can be checked before anything runs."""
-        experiment, (first, *others) = self.shape(self.experiments[0]), self.study.metrics
+        experiment, (first, *others) = self.shaped[0], self.study.metrics
         named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
         return [judged_by(experiment, each.metric) for each in (first, *named)]
 
