@@ -110,18 +110,17 @@ def _weights(folder: Path) -> dict[str, Any]:
 
 
 def _compare_states(one: Path, other: Path) -> Iterator[Comparison]:
-    last = [last_checkpoint(folder_at(path).checkpoints) for path in (one, other)]
-    if last[0] is None or last[1] is None:
-        yield Comparison("last checkpoint", last[0] is last[1], 0, None)
+    found = (last_checkpoint(folder_at(path).checkpoints) for path in (one, other))
+    last = [each for each in found if each is not None]
+    if len(last) < 2:
+        yield Comparison("last checkpoint", not last, 0, None)
         return
     for what, name in _STATES.items():
-        files = [each / name for each in last if each is not None]
+        files = [each / name for each in last]
         if any(file.is_file() for file in files):
             yield _compared(what, *({} if not file.is_file() else _loaded(file) for file in files))
-    states = [_random_states(each) for each in last if each is not None]
-    yield _compared("random numbers of every worker", *states)
-    bests = [_best(each) for each in last if each is not None]
-    yield _compared("best metric, early stopping", *bests)
+    yield _compared("random numbers of every worker", *map(_random_states, last))
+    yield _compared("best metric, early stopping", *map(_best, last))
 
 
 def _loaded(file: Path) -> Any:

@@ -232,25 +232,23 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
         A sentence for every run that was scored on the same test rows, and alike; corrected for their number (Holm).
     """
     names = [*runs][: _MOST + 1]
-    tested = {name: RunFolder(runs[name]).read_environment().get("data", {}).get("test") for name in names}
-    tables = {name: read_scores([RunFolder(runs[name]).predictions]) for name in names}
-    first = tables[names[0]] if names else None
-    if first is None or not first.scores or tested[names[0]] is None:
+    folders = [RunFolder(runs[name]) for name in names]
+    tables = [read_scores([each.predictions]) for each in folders]
+    first = tables[0] if tables else None
+    if first is None or not first.scores:
         return []
     wanted = metric.name.removeprefix("eval_")
     by = wanted if wanted in first.scores else next(iter(first.scores))
-    result = RunFolder(runs[names[0]]).read_result()
+    result, measured = folders[0].read_result(), _measured(folders[0], by)
     used = replace(
         recorded({"definitions": {} if result is None else result.definitions}, f"eval_{by}"), name=by
     )
-    if used.direction is None:
+    if used.direction is None or measured[0] is None:
         return []
-    found, how = [], _how(runs[names[0]], by)
-    for name in names[1:]:
-        table = tables[name]
-        if table is None or by not in table.scores or tested[name] != tested[names[0]]:
-            continue
-        if _how(runs[name], by) != how:  # the smaller loss of another kind says nothing
+    found = []
+    for name, folder, table in zip(names[1:], folders[1:], tables[1:], strict=True):
+        # The smaller loss of another kind says nothing.
+        if table is None or by not in table.scores or _measured(folder, by) != measured:
             continue
         rows = np.intersect1d(first.rows, table.rows)
         both = np.stack([first.of(by, rows), table.of(by, rows)])
@@ -272,11 +270,12 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
     return [f"On the test rows: {sentence}" for sentence in told]
 
 
-def _how(run: Path, score: str) -> dict[str, Any]:
-    """Return how a score of a run was computed: the words of its record on such scores, as ``rouge_tokenizer``."""
-    result = RunFolder(run).read_result()
-    return {
+def _measured(run: RunFolder, score: str) -> tuple[str | None, dict[str, Any]]:
+    """Return the hash of a run's test rows, and its words on how it computed a score, such as ``rouge_tokenizer``."""
+    result = run.read_result()
+    words = {
         name: value
         for name, value in ({} if result is None else result.metrics).items()
         if isinstance(value, str) and score.startswith(name.partition("_")[0])
     }
+    return run.read_environment().get("data", {}).get("test"), words
