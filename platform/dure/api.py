@@ -329,9 +329,9 @@ def validate(
     Returns:
         ``num_ok``, ``num_failed``, ``num_skipped`` and ``checks``; a mistake is a failed check, and raises nothing.
     """
-    from dure import preflight
+    from dure.preflight import validating
 
-    checks = preflight.validate(
+    checks = validating.validate(
         None if experiment is None else name_of(experiment),
         overrides_of(overrides),
         profile=profile,
@@ -342,7 +342,7 @@ def validate(
         readers=READERS,
         notify=notify,
     )
-    return preflight.as_record(checks)
+    return validating.as_record(checks)
 
 
 def catalogue() -> dict[str, dict[str, str]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dure.api import READERS
-from dure.preflight import Check, validate
+from dure.preflight.checks import Check
+from dure.preflight.validating import validate
 from dure.training.run import RunRequest, run
 
 

@@ -15,8 +15,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from dure.errors import UserError
 from dure.files import read_json_lines
-from dure.resume_check import verify_resume
-from dure.resume_check.checking import caveats, shortened
+from dure.resume_check.checking import caveats, shortened, verify_resume
 from dure.resume_check.comparison import compare_runs
 from dure.resume_check.sessions import drawn_cuts
 from dure.runs.checkpoints import last_checkpoint

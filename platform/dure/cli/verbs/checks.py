@@ -113,8 +113,8 @@ def verify_resume(
     from dure.config.rehearsal import with_options
     from dure.outputs import output_folder
     from dure.preflight.before import check_settings
-    from dure.resume_check import verify_resume as verify
     from dure.resume_check.checking import shortened
+    from dure.resume_check.checking import verify_resume as verify
     from dure.resume_check.report import resume_table
     from dure.runtime.placement import choose_profile
 
