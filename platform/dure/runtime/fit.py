@@ -111,9 +111,7 @@ def fit(
     # Ray says at every start that local mode is a new feature.
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(partial(run, request), scaling_config=scaling(request.profile, 0))
-    result = trainer.fit().return_value
-    if not isinstance(result, RunResult):
-        raise RunError(f"Ray Train returned {result!r} instead of a result")
+    result: RunResult = trainer.fit().return_value
     return result
 
 
