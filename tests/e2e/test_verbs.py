@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from dure.cli.printing import print_json
 from dure.config import available
 
 from .conftest import TINY, call, program
@@ -48,6 +50,13 @@ def test_list_names_everything_that_can_be_run():
 @pytest.mark.parametrize("kind", ["experiment", "study", "profile"])
 def test_schema_is_one_json_object(kind):
     assert call("schema", kind).value["$schema"].startswith("https://json-schema.org")
+
+
+def test_a_result_that_is_no_number_is_null_in_json(capsys):
+    print_json({"spearman": math.nan, "inner": [math.inf, 0.5], "word": "NaN"})
+    out = capsys.readouterr().out
+    found = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert found == {"spearman": None, "inner": [None, 0.5], "word": "NaN"}
 
 
 def test_a_dry_run_prints_what_would_run_and_leaves_nothing(tmp_path):

@@ -62,13 +62,17 @@ def is_json() -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object; a terminal that lacks a character gets its escape, which is JSON too."""
+    """Print one JSON object; a terminal that lacks a character gets its escape, which is JSON too.
+
+    What is no finite number, such as a correlation with a constant, is null, as JSON has it.
+    """
     file = _results or sys.stdout
-    text = without_passwords(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    value = json.loads(json.dumps(value, default=str), parse_constant=lambda word: None)
+    text = without_passwords(json.dumps(value, ensure_ascii=False, indent=2))
     try:
         text.encode(file.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = without_passwords(json.dumps(value, indent=2, default=str))
+        text = without_passwords(json.dumps(value, indent=2))
     print(text, file=file)
 
 
