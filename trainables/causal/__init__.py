@@ -279,12 +279,14 @@ class Causal(WritesTexts):
     def _chat(self, tokenizer: PreTrainedTokenizerBase) -> Chat:
         from trainables.causal.chat import Chat
 
-        settings = self.experiment.tokenizer
+        settings, mini = self.experiment.tokenizer, self.experiment.rehearsal
+        is_capped = mini.enabled and settings.encoder_max_len == mini.max_encoder_len
         return Chat(
             tokenizer,
             learned=self.options.loss,
             max_prompt=settings.encoder_max_len,
             max_answer=settings.decoder_max_len,
+            limit="rehearsal.max_encoder_len" if is_capped else "tokenizer.encoder_max_len",
             options=self.options.template_options,
         )
 

@@ -10,14 +10,19 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from dure.errors import UserError, counted
 from trainables.causal.template import Template
 from trainables.causal.turns import Learned, Turn, Turns
 
 _TAG = re.compile(r"(<[^<>\s]+>)\s*$")
-_UNSTABLE = (
-    "the chat template renders an answer otherwise as soon as another turn follows, such as without its thought or "
-    "its end; task.loss=last learns the last one only"
-)
+
+
+def _unstable() -> UserError:
+    return UserError(
+        "the chat template renders an answer otherwise as soon as another turn follows, such as without its thought or "
+        "its end",
+        hint="task.loss=last, which learns the last one only",
+    )
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Chat:
         tokenizer: The tokenizer, with its template (:func:`set_template`).
         learned: Whether every answer is learned, the last one, or all text.
         max_prompt: Most ids before the last answer.
+        limit: The setting that says so.
         max_answer: Most ids of the last answer, its end token counted.
         options: What the template takes beside the conversation, such as ``enable_thinking``.
 
@@ -57,11 +63,12 @@ class Chat:
         learned: Learned = "answers",
         max_prompt: int,
         max_answer: int,
+        limit: str = "tokenizer.encoder_max_len",
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.learned = learned
-        self.max_prompt, self.max_answer = max_prompt, max_answer
+        self.max_prompt, self.max_answer, self.limit = max_prompt, max_answer, limit
         self._template = template = Template(tokenizer, options)
         self.end_id, self._inner_id = (
             int(tokenizer.convert_tokens_to_ids(end.strip()))
@@ -99,8 +106,9 @@ class Chat:
             answers: The last answer of each; None where they are to be generated.
 
         Raises:
-            ValueError: A conversation cannot be rendered, is too long even when all that may be cut is, or an answer
-                holds the token that ends it.
+            ValueError: A conversation cannot be rendered, or an answer holds the token that ends it.
+            UserError: It is too long even when all that may be cut is, or the template renders earlier answers in
+                another way; of a row, whose place it does not name.
         """
         if answers is None:
             texts = [self._template.prompt(turns) for turns in asked]
@@ -165,10 +173,9 @@ class Chat:
             )
 
         fitting, too_many = 0, len(last.text) + 1
-        if not self._fits(with_end(0)):
-            raise ValueError(
-                f"the prompt without its text has more than tokenizer.encoder_max_len={self.max_prompt} tokens"
-            )
+        least = self._num_ids(with_end(0))
+        if least > self.max_prompt:
+            raise self._too_long(least)
         while too_many - fitting > 1:
             middle = (fitting + too_many) // 2
             if self._fits(with_end(middle)):
@@ -176,16 +183,23 @@ class Chat:
             else:
                 too_many = middle
         if not fitting and last.text:
-            raise ValueError(
-                f"tokenizer.encoder_max_len={self.max_prompt} leaves no room for any of the text"
-            )
+            raise self._too_long(least)
         kept = with_end(fitting)
         ((encoded),) = self.encode([kept], None if answer is None else [answer])
         return replace(encoded, is_cut=True)
 
+    def _too_long(self, least: int) -> UserError:
+        return UserError(
+            f"the prompt has {counted(least, 'token')} without its text, and no more than {self.max_prompt} are allowed",
+            hint=f"{self.limit}={2 * least}, or a shorter prompt",
+        )
+
     def _fits(self, turns: Turns) -> bool:
+        return self._num_ids(turns) <= self.max_prompt
+
+    def _num_ids(self, turns: Turns) -> int:
         (ids,) = self._ids([self._template.prompt(turns)])
-        return len(ids) <= self.max_prompt
+        return len(ids)
 
     def _parts(self, turns: Turns, answer: str) -> tuple[str, list[int]]:
         """Return the text of a conversation up to the end of its last answer, and where each answer begins and is over."""
@@ -209,7 +223,7 @@ class Chat:
         for each, begin, end in zip((*said, answer)[-len(ends) :], (*begins, len(prompt)), ends, strict=True):
             stop = text.find(end or "", begin)
             if not end or stop < 0 or (each is not answer and not _shows(text[:stop], each, begin)):
-                raise ValueError(_UNSTABLE)
+                raise _unstable()
             cuts += [begin, stop + len(end)]
         return text[: cuts[-1]], cuts
 
@@ -228,7 +242,7 @@ class Chat:
                 begins.append(begin)
                 over = text.find(self._template.inner_end or self._template.end, begin) % (len(text) + 1)
         if len(begins) != len(prompts) + 1:
-            raise ValueError(_UNSTABLE)
+            raise _unstable()
         return begins[:-1]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:

@@ -18,7 +18,7 @@ import pyarrow
 from numpy.typing import NDArray
 
 from dure.data.arrow_files import BATCH_ROWS, key_of, load_entry, written_entry
-from dure.errors import UserError, counted
+from dure.errors import UserError, counted, named
 
 if TYPE_CHECKING:
     import datasets
@@ -318,21 +318,25 @@ def _encode_into(
 def _naming_rows(
     encode: Encode, source: str, place: Callable[[int], str]
 ) -> Callable[[dict[str, list[str]], int], dict[str, list[Any]]]:
-    """Return ``encode`` with the number of a batch's first row, so that a row that cannot be encoded is named."""
+    """Return ``encode`` with the number of a batch's first row, so that a row that cannot be encoded is named.
+
+    A :class:`UserError` of a row that names no place says what to do about it by itself.
+    """
 
     def encode_batch(rows: dict[str, list[str]], start: int) -> dict[str, list[Any]]:
         try:
             return encode(rows)
-        except _OF_A_ROW:
+        except (*_OF_A_ROW, UserError):
             for row in range(len(next(iter(rows.values())))):
                 try:
                     encode({role: texts[row : row + 1] for role, texts in rows.items()})
-                except _OF_A_ROW as error:
-                    raise UserError(
-                        f"the row cannot be encoded ({type(error).__name__}: {str(error)[:160]})",
-                        where=f"{source}, {place(start + row)}",
-                        hint="correct or remove the row",
-                    ) from error
+                except (*_OF_A_ROW, UserError) as error:
+                    if isinstance(error, UserError) and error.where is not None:
+                        raise
+                    problem = f"the row cannot be encoded ({named(error, 160)})"
+                    ours = UserError(problem, hint="correct or remove the row")
+                    told = error if isinstance(error, UserError) else ours
+                    raise told.at(f"{source}, {place(start + row)}") from error
             raise
 
     return encode_batch

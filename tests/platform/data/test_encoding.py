@@ -341,3 +341,19 @@ def test_a_row_that_cannot_be_encoded_is_named(encode):
         )
     assert caught.value.where == "train.csv, row 1201 of a.csv"
     assert caught.value.problem == "the row cannot be encoded (ValueError: no octopus)"
+
+
+@pytest.mark.parametrize(
+    ("where", "named"), [(None, "train.csv, row 2"), ("task.chat_template", "task.chat_template")]
+)
+def test_a_row_whose_error_says_what_to_do_is_named_with_that(encode, where, named):
+    class Choosy(Family):
+        def encode(self, rows, tokenizer):
+            if "낙지" in rows["text"]:
+                raise UserError("no octopus", where=where, hint="task.octopus=true")
+            return super().encode(rows, tokenizer)
+
+    with pytest.raises(UserError) as caught:
+        encode(["점심", "낙지"], family=Choosy())
+    error = caught.value
+    assert (error.where, error.problem, error.hint) == (named, "no octopus", "task.octopus=true")

@@ -112,8 +112,11 @@ def test_history_goes_before_the_prompt_is_cut_and_its_frame_and_instruction_sta
     assert "짧게." in text
     assert text.endswith(f"{ANSWER}<|im_end|>")
     assert not shorter.is_answer_cut
-    with pytest.raises(ValueError, match="encoder_max_len=5"):
+    with pytest.raises(UserError, match="no more than 5 are allowed") as told:
         chat("chatml", max_prompt=5).encode([TALK], [ANSWER])
+    setting, _, length = told.value.hint.partition(",")[0].partition("=")
+    assert setting == "tokenizer.encoder_max_len"
+    assert chat("chatml", max_prompt=int(length)).encode([TALK], [ANSWER])[0].is_cut
 
 
 def test_an_answer_that_is_cut_is_told_and_does_not_teach_to_stop():
@@ -138,7 +141,7 @@ def test_an_answer_with_the_end_token_inside_is_refused():
 
 def test_a_template_that_forgets_earlier_thoughts_is_not_searched_for_earlier_answers():
     tokenizer = tokenizer_of(FORGETS_THOUGHTS, control=CHATML_TOKENS)
-    with pytest.raises(ValueError, match=r"task\.loss=last"):
+    with pytest.raises(UserError, match=r"task\.loss=last"):
         chat(tokenizer).encode([TALK], [ANSWER])
     made = chat(tokenizer, learned="last")
     assert learned(made, made.encode([TALK], [ANSWER])[0]) == [f"{ANSWER}<|im_end|>"]
