@@ -243,6 +243,9 @@ def _remedy(detail: ErrorDetails, key: str, place: str) -> str | None:
             text = '"…"' if isinstance(value, float) else f'"{shown(value)}"'
             is_whole = place == COMMAND_LINE and "[" not in key
             return shell_word(f"{key}={text}") if is_whole else f"{text}, in quotes"
+        case "model_type" if isinstance(value, bool) and detail["loc"][-1] == "wandb":
+            switch = shown(value)
+            return f"wandb.enabled={switch}" if place == COMMAND_LINE else f"wandb: {{enabled: {switch}}}"
         case "tuple_type" if isinstance(value, (str, int, float)):
             return f"[{value}]"
         case _:

@@ -279,6 +279,10 @@ def test_an_override_may_fill_a_section_that_the_file_sets_to_null() -> None:
             "training.learning_rat=1",
             "command line: unknown key 'training.learning_rat'\n  try: training.learning_rate=1",
         ),
+        (
+            "wandb=true",
+            "command line: 'wandb' is true\n  expected: keys and values\n  try: wandb.enabled=true",
+        ),
         ("training.epochs=0", "command line: 'training.epochs' is 0\n  expected: at least 1"),
         ("training.epochs.x=0", "command line: 'training.epochs' is {\"x\": 0}\n  expected: a whole number"),
         ("training.epochs=", "command line: 'training.epochs' is \"\"\n  expected: a whole number"),
