@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from dure.errors import UserError, nearest, shown_path
 from dure.files import in_bytes, json_or_none
-from dure.metrics.metric import Direction, Metric, Unit, recorded
+from dure.metrics.metric import TEST, Direction, Metric, Unit, recorded, under
 from dure.reporting.columns import STATE_STYLES, FittedTable, column
 from dure.reporting.figures import NOTHING, duration, metric_phrase, number
 from dure.runs.budget import bytes_in, runs_in
@@ -23,6 +23,7 @@ from dure.studies.results import Record
 
 State = Literal["running", "completed", "stopped", "diverged", "failed", "interrupted"]
 
+_FOLDS = "crossval"
 _KIND = re.compile(r"^kind:\s*(\w+)", re.MULTILINE)
 _LONGEST_EVENT = 1 << 16
 _SHORTEST_PATH = 20
@@ -44,7 +45,7 @@ class Listed(Record):
     """What chose the best checkpoints."""
     unit: Unit
     score: float | None
-    """The best of its completed runs."""
+    """The best of its completed runs; of a cross-validation the best mean over folds, on the rows that they held out."""
     direction: Direction | None
     seconds: float
     """Wall time of its runs together."""
@@ -116,7 +117,10 @@ def listing_table(found: Listing) -> FittedTable:
 def _score(each: Listed) -> str:
     if each.metric is None or each.score is None:
         return NOTHING
-    return metric_phrase(Metric(each.metric, each.direction, each.unit), each.score)
+    phrase = metric_phrase(Metric(each.metric, each.direction, each.unit), each.score)
+    if each.kind == _FOLDS:
+        return f"{phrase}, mean of folds"
+    return phrase if each.num_runs == 1 else f"{phrase}, best of {each.num_runs}"
 
 
 def entries_in(folder: Path) -> Iterator[Path]:
@@ -144,12 +148,15 @@ def listed(path: Path) -> Listed:
     is_study = (path / STUDY_FILE).is_file()
     runs = [run for run in runs_in(path) if _is_run(run)]
     results = [json_or_none(run.result) or {} for run in runs]
-    metric, score = _best(results)
     record = path / (STUDY_FILE if is_study else RUN_RECORD)
+    kind = _kind(record) if is_study else "run"
+    metric, score = _best(results)
+    if kind == _FOLDS and metric is not None:
+        score = _best_mean(runs, results, metric)
     single = results[0] if results else {}
     return Listed(
         name=path.name if is_study or not single.get("name") else str(single["name"]),
-        kind=_kind(record) if is_study else "run",
+        kind=kind,
         state=_state(path, is_study, single),
         date=_begun(path, record).isoformat(sep=" ", timespec="minutes"),
         num_runs=len(runs),
@@ -196,6 +203,18 @@ def _best(results: Sequence[Mapping[str, Any]]) -> tuple[Metric | None, float | 
         if result["best_metric"] == metric.name
     )
     return metric, min(scores, key=metric.cost, default=None)
+
+
+def _best_mean(
+    runs: Sequence[RunFolder], results: Sequence[Mapping[str, Any]], metric: Metric
+) -> float | None:
+    """Return the best mean over the folds of an experiment, which lie in one folder, by the rows that they held out."""
+    held_out: dict[Path, list[float]] = {}
+    for run, result in zip(runs, results, strict=True):
+        score = number(result.get("metrics", {}).get(under(metric.name, TEST)))
+        if score is not None and result.get("state") == "completed":
+            held_out.setdefault(run.path.parent, []).append(score)
+    return min((math.fsum(each) / len(each) for each in held_out.values()), key=metric.cost, default=None)
 
 
 def _state(path: Path, is_study: bool, result: Mapping[str, Any]) -> State:

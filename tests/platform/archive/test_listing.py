@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 import pytest
 
 from dure import clean, list_runs
+from dure.archive.listing import listing_table
 from dure.data.arrow_files import forget, load_entry, spare_entries, written_entry
 from dure.errors import UserError
+from dure.reporting.columns import plain_text
 from dure.runs.checkpoints import STATE_FILE
 from dure.runs.lock import held
 from dure.runs.manifest import write_manifest
@@ -74,6 +76,21 @@ def test_runs_and_studies_are_listed_with_state_best_score_time_and_size(tmp_pat
     assert [each.name for each in list_runs(tmp_path / "s" / "1", sort="name").entries] == ["one", "two"]
     with held(tmp_path / "s" / "2"):
         assert {each.state for each in list_runs(tmp_path / "s" / "2").entries} == {"running"}
+
+
+def test_a_cross_validation_is_listed_by_its_mean_over_folds_and_a_study_as_the_best_of_its_runs(tmp_path):
+    folds = tmp_path / "folds"
+    for name, second in (("one", HITS), ("two", [1.0, 1.0])):
+        for fold, hits in enumerate((HITS, second), start=1):
+            run = folds / name / f"fold_{fold}"
+            made_run(run, hits, name=f"{name}_{fold}", metrics={"eval_accuracy": 0.99})
+    (folds / "study.yaml").write_text("kind: crossval\nexperiments: [one, two]\n", encoding="utf-8")
+    [listed] = list_runs(tmp_path).entries
+    assert (listed.kind, listed.num_runs, listed.score) == ("crossval", 4, 0.75)
+    study(tmp_path / "batch")
+    text = plain_text(listing_table(list_runs(tmp_path)))
+    assert "accuracy 75.00 %, mean of folds" in text
+    assert "accuracy 80.00 %, best of 2" in text
 
 
 def test_a_unified_training_is_completed_once_its_results_stand_and_not_while_it_goes_on(tmp_path):
