@@ -136,6 +136,8 @@ def paired_difference(
     else:
         low, high = bootstrap_interval(of_rows, level=level, seed=seed)
         p_value = permutation_test(of_rows, seed=seed)
+    if metric.unit == "share":  # Student's t of two seeds goes far beyond what can be
+        low, high = max(low, -1.0), min(high, 1.0)
     return PairedDifference(
         value=float(of_rows.mean()),
         low=low,

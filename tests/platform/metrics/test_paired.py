@@ -194,3 +194,11 @@ def test_holm_only_raises_and_keeps_the_order(values):
     for one in range(len(values)):
         for other in range(len(values)):
             assert values[one] > values[other] or corrected[one] <= corrected[other]
+
+
+def test_a_difference_of_shares_is_never_said_to_be_larger_than_a_share_can_be():
+    accuracy = Metric("accuracy", "max", "share")
+    scores = [[0.83], [0.53]], [[0.78], [0.73]]
+    found = paired_difference(*scores, metric=accuracy)
+    assert (found.low, found.high, found.verdict) == (-1.0, 1.0, "tie")
+    assert paired_difference(*scores, metric=Metric("loss", "min")).high > 1
