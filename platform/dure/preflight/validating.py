@@ -138,7 +138,7 @@ def _library(note: Note, readers: Readers) -> None:
 def _experiment(note: Note, name: str | Path, overrides: Sequence[str], rehearse: bool) -> Experiment:
     if isinstance(name, Path):
         load_record(name)  # of a folder that somebody may have handed on: it must not lead to other files
-        name = str(name)
+        name, overrides = str(name), ("mlflow.uri=null", *overrides)  # whose password a record lacks
     loaded = load_experiment(name, overrides)
     note.found = f"{loaded.name} ({name})"
     return rehearsal_of(loaded) if rehearse else loaded

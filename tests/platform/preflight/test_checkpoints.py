@@ -43,6 +43,14 @@ def test_a_part_of_a_run_is_judged_by_the_experiment_around_it(runs, look):
     assert look(checkpoint=runs["whole"] / "final_model")["final_model"].state == "ok"
 
 
+def test_a_run_whose_record_hides_the_password_of_its_server_is_whole(a_run, look):
+    record = a_run("whole") / "experiment.yaml"
+    text = record.read_text(encoding="utf-8").replace("tracking: []", "tracking: [mlflow]")
+    record.write_text(text.replace("uri: null", "uri: http://team:***@host"), encoding="utf-8")
+    checks = look(checkpoint=record.parent)
+    assert checks["tracking"].state == "ok", checks["tracking"].found
+
+
 @pytest.mark.parametrize(
     ("kind", "file"),
     [
