@@ -108,6 +108,11 @@ CONFIG: dict[str, Row] = {
         "try: training.learning_rate=1",
     ),
     "override of no end": (f"{DRY} {'a.' * 5000}a=1", "command line", "section.key=value"),
+    "objective that a family refuses": (
+        f"{DRY.replace('transfer_bert', 'causal_qwen')} objective.r_drop=1",
+        "objective.r_drop: R-Drop",
+        "try: objective.r_drop=0",
+    ),
     # types and values
     "text for a number": (f"{DRY} training.learning_rate=fast", '"fast"', "a number"),
     "word for a truth value": ("train yes.yaml", "yes.yaml:3", "true or false"),

@@ -39,6 +39,10 @@ class Causal(WritesTexts):
     options: CausalOptions
     converts = ("causal",)
     exports = ("transformers", "adapter", "ctranslate2")
+    refuses_r_drop = (
+        "R-Drop compares two whole distributions of every token, and decoder-only models keep the likelihood of the "
+        "target alone, since a distribution over their vocabularies is too large to keep"
+    )
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)

@@ -118,20 +118,6 @@ class Conversations(Batches):
         """Return the number of rows, be they in packs or not."""
         return sum(len(row.get("members", [row])) for row in batch["held"].rows)
 
-    def twice(self, batch: Batch) -> Batch:
-        """Refuse R-Drop.
-
-        Raises:
-            UserError: Always.
-        """
-        raise UserError(
-            "R-Drop compares two whole distributions of every token, and decoder-only models keep the likelihood of the "
-            "target alone, since a distribution over their vocabularies is too large to keep",
-            where="objective.r_drop",
-            expected="0",
-            hint="objective.r_drop=0",
-        )
-
     def split(self, batch: Batch) -> tuple[Batch, Batch] | None:
         """Make a batch of each half of the rows; of a pack alone, one of each half of its rows."""
         rows = batch["held"].rows

@@ -73,6 +73,9 @@ class Family(ABC):
     takes_class_weights: ClassVar[bool] = False
     """Whether :meth:`objective` honours ``objective.class_weights``; a family that cannot refuses the option."""
 
+    refuses_r_drop: ClassVar[str] = ""
+    """Why ``objective.r_drop`` is not for the family; empty where :meth:`batches` can hold every row twice."""
+
     exports: ClassVar[tuple[ExportFormat, ...]] = ("transformers", "adapter")
     """What ``dure export`` makes of its models.
 
@@ -92,6 +95,10 @@ class Family(ABC):
                 f"{experiment.family} has no classes to weigh",
                 where="objective.class_weights",
                 expected="null",
+            )
+        if experiment.objective.r_drop > 0 and self.refuses_r_drop:
+            raise UserError(
+                self.refuses_r_drop, where="objective.r_drop", expected="0", hint="objective.r_drop=0"
             )
         self.experiment = experiment
         self.notify = notify
