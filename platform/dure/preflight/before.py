@@ -96,6 +96,7 @@ def before_run(
         UserError: What is wrong, with its place and what to do.
     """
     from dure.family.corpus import check_tables
+    from dure.modeling.precision import resolve
 
     for scale in sorted({each.rehearsal.learning_rate_scale for each in read if each.rehearsal.enabled}):
         notify(
@@ -104,6 +105,7 @@ def before_run(
         )
     for experiment in read:
         batch(Note(), experiment, profile)
+        resolve(experiment.training.precision, profile, experiment.model.architecture or "", logger.info)
     if address is None:
         _check_each(read, _check_checkpoint, any_will_do=any_will_do)
     # The cache keeps the tables for the run.

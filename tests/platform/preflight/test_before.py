@@ -38,6 +38,14 @@ def test_a_rehearsal_of_a_folder_with_another_model_is_refused_before_anything_i
     assert not output.exists()
 
 
+def test_a_precision_that_the_machine_does_not_train_in_is_refused_before_anything_is_written(tmp_path):
+    rehearsed = rehearsal_of(load_experiment("transfer_bert", ["training.precision=fp16"]))
+    with pytest.raises(UserError, match="'fp16' does not train on a CPU"):
+        before_run(
+            [rehearsed], files=[], profile=load_profile("cpu"), output=tmp_path, notify=lambda line: None
+        )
+
+
 @pytest.mark.parametrize(
     ("experiment", "architecture", "said"),
     [
