@@ -157,8 +157,8 @@ def proposed(trial: optuna.trial.BaseTrial, space: SearchSpace) -> dict[str, Any
     return values
 
 
-def queued(space: SearchSpace, values: Values, source: str) -> dict[str, Any]:
-    """Return a known point as Optuna queues it.
+def queued(space: SearchSpace, values: Values) -> dict[str, Any]:
+    """Return a point of ``--try`` as Optuna queues it.
 
     Raises:
         UserError: It names a key that is not searched, or lies outside of the space.
@@ -166,11 +166,11 @@ def queued(space: SearchSpace, values: Values, source: str) -> dict[str, Any]:
     for key, value in values.items():
         if key not in space.parameters:
             raise UserError(
-                f"'{key}' is not searched", where=source, expected=f"one of: {', '.join(space.parameters)}"
+                f"'{key}' is not searched", where="--try", expected=f"one of: {', '.join(space.parameters)}"
             )
         if not space.contains(key, value):
             raise UserError(
-                f"{key}={value} lies outside of the space", where=source, expected=range_of(space, key)
+                f"{key}={value} lies outside of the space", where="--try", expected=range_of(space, key)
             )
     return {
         key: _label(value) if isinstance(space.parameters[key], Choice) else value

@@ -84,7 +84,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         self.failure: RunError | None = None
         self._seen: list[FrozenTrial] = []
         points = sweep.grid() if sweep.sampler == "grid" else sweep.tries
-        self._first = [queued(sweep.space, point, "--try") for point in points]
+        self._first = [queued(sweep.space, point) for point in points]
         self.study = open_study(sweep, path, self.metrics)
         self._reconcile()
         self._resumed = [trial.number for trial in self._trials() if trial.state == TrialState.RUNNING]
