@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from dure.data.writing import write_rows
 from dure.errors import shortened
 from dure.reporting.plots import Drawing, hangul_font, picture, spoken, verbatim
+from dure.studies.crossval.results import ConfusionRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,13 +36,13 @@ _ON_DARK, _ON_PALE = "#fefefe", "#111111"
 """Letters on cells, which have one colour on light and on dark pages, unlike all others."""
 
 
-def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, title: str) -> None:
+def plot_confusion(target: Path | Drawing, confusion: ConfusionRecord, *, title: str) -> None:
     """Draw a confusion matrix: true classes downwards, each cell with its count and percent of the row.
 
     A picture is a PNG file or the drawing of a page.
     """
-    counts = np.asarray(confusion["counts"], dtype=np.int64)
-    names = _drawable(confusion["classes"], is_inline=not isinstance(target, Path))
+    counts = np.asarray(confusion.counts, dtype=np.int64)
+    names = _drawable(confusion.classes, is_inline=not isinstance(target, Path))
     words = spoken(_WORDS, target)
     longest = max(map(cell_len, names))
     room = 0.07 * longest + 1.0
@@ -58,7 +59,7 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
             range(len(names)), names, rotation=45 if slant else 0, ha="right" if slant else "center"
         )
         axis.set_yticks(range(len(names)), names)
-        has_key = isinstance(target, Path) and names != _drawable(confusion["classes"], is_inline=True)
+        has_key = isinstance(target, Path) and names != _drawable(confusion.classes, is_inline=True)
         label = words["key"] if has_key else "{}"
         axis.set_xlabel(label.format(words["predicted"], target.stem if isinstance(target, Path) else ""))
         axis.set_ylabel(words["true"])
@@ -68,11 +69,10 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
             _write_cells(axis, counts, shares)
 
 
-def write_confusion(path: Path, confusion: Mapping[str, Any]) -> None:
+def write_confusion(path: Path, confusion: ConfusionRecord) -> None:
     """Write a confusion matrix as CSV: a row for every true class, a column for every predicted one."""
-    names = confusion["classes"]
-    rows = ([name, *counts] for name, counts in zip(names, confusion["counts"], strict=True))
-    write_rows(path, ["true \\ predicted", *names], rows)
+    rows = ([name, *counts] for name, counts in zip(confusion.classes, confusion.counts, strict=True))
+    write_rows(path, ["true \\ predicted", *confusion.classes], rows)
 
 
 def _write_cells(axis: Axes, counts: Any, shares: Any) -> None:

@@ -59,9 +59,9 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
             folder = session.path / self.study.folder_of(each.name)
             experiment, rows = put_together(each, folder / OUT_OF_FOLD)
             if experiment.confusion is not None:
-                picture, confusion = folder / "confusion_matrix.png", experiment.confusion.as_json()
-                write_confusion(picture.with_suffix(".csv"), confusion)
-                plot_confusion(picture, confusion, title=each.name)
+                picture = folder / "confusion_matrix.png"
+                write_confusion(picture.with_suffix(".csv"), experiment.confusion)
+                plot_confusion(picture, experiment.confusion, title=each.name)
                 experiment = experiment.with_values(confusion_matrix=str(picture))
             if rows is not None:
                 predictions[each.name] = rows

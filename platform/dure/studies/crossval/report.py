@@ -323,7 +323,7 @@ def _confusion(name: str, confusion: ConfusionRecord) -> Block:
     drawing = Drawing(
         f"Confusions of {name}: {right} of {total} rows of {len(confusion.classes)} classes are right."
     )
-    plot_confusion(drawing, confusion.as_json(), title=name)
+    plot_confusion(drawing, confusion, title=name)
     return Picture(
         "Confusions over all folds: true classes downwards, what they were taken for across.", drawing
     )

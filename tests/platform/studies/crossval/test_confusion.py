@@ -7,8 +7,9 @@ from matplotlib.image import imread
 
 from dure.reporting.plots import Drawing, figures_beside
 from dure.studies.crossval.confusion import plot_confusion, write_confusion
+from dure.studies.crossval.results import ConfusionRecord
 
-CONFUSION = {"classes": ["기쁨", "슬픔", "분노"], "counts": [[50, 3, 0], [10, 40, 1], [0, 0, 0]]}
+CONFUSION = ConfusionRecord(classes=["기쁨", "슬픔", "분노"], counts=[[50, 3, 0], [10, 40, 1], [0, 0, 0]])
 
 
 @pytest.mark.heavy
@@ -17,7 +18,7 @@ CONFUSION = {"classes": ["기쁨", "슬픔", "분노"], "counts": [[50, 3, 0], [
 def test_any_number_of_classes_has_a_picture(num_classes, tmp_path):
     counts = [[90 if row == column else row for column in range(num_classes)] for row in range(num_classes)]
     names = [f"감정 {place} 의 아주 긴 이름" for place in range(num_classes)]
-    plot_confusion(tmp_path / "picture.png", {"classes": names, "counts": counts}, title="emotions")
+    plot_confusion(tmp_path / "picture.png", ConfusionRecord(classes=names, counts=counts), title="emotions")
     height, width = imread(tmp_path / "picture.png").shape[:2]
     assert 400 < height < 2600
     assert 400 < width < 2900
@@ -29,7 +30,7 @@ def test_names_beneath_stand_level_only_where_their_columns_have_room(num_classe
     with figures_beside("svg"):
         plot_confusion(
             tmp_path / "picture.png",
-            {"classes": names, "counts": [[1] * num_classes] * num_classes},
+            ConfusionRecord(classes=names, counts=[[1] * num_classes] * num_classes),
             title="",
         )
     assert (tmp_path / "picture.svg").read_text(encoding="utf-8").count("rotate(-45") == slanted
@@ -55,7 +56,7 @@ def test_the_table_has_a_row_for_every_true_class(tmp_path):
 
 
 def test_a_name_with_dollars_is_no_formula(tmp_path):
-    confusion = {"classes": ["$5~$10", "$5 {$"], "counts": [[3, 1], [1, 3]]}
+    confusion = ConfusionRecord(classes=["$5~$10", "$5 {$"], counts=[[3, 1], [1, 3]])
     plot_confusion(tmp_path / "picture.png", confusion, title="prices")
     drawing = Drawing()
     plot_confusion(drawing, confusion, title="prices")
