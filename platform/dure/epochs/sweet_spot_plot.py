@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dure.epochs.sweet_spot_table import Row, runs_of
 from dure.reporting.figures import number
 from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, Drawing, grid, picture, spoken
 
@@ -39,8 +40,6 @@ _ABREAST = 3
 _MARK_ROOM = 0.055
 """Height of the marks above each other, as a share of the axis; they stand along its lower edge."""
 
-Row = Mapping[str, Any]
-
 
 def plot_sweet_spots(target: Path | Drawing, record: Mapping[str, Any]) -> None:
     """Draw the picture: a panel per module.
@@ -71,7 +70,7 @@ def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     evals, trains = _points(row["series"], "eval_loss"), _points(row["series"], "train_loss")
-    for place, (begin, end) in enumerate(_runs(row["met"]["plateau"], [epoch for epoch, _ in evals])):
+    for place, (begin, end) in enumerate(runs_of(row["met"]["plateau"], [epoch for epoch, _ in evals])):
         label = words["plateau"] if place == 0 else "_"
         axis.axvspan(begin - 0.5, end + 0.5, color=PALE, alpha=0.35, linewidth=0, label=label)
     for points, word, color, width, marker in (
@@ -119,14 +118,3 @@ def _draw_votes(axis: Axes, votes: Mapping[str, int | None], words: Mapping[str,
 
 def _points(series: Sequence[Row], name: str) -> list[tuple[int, float]]:
     return [(row["epoch"], value) for row in series if (value := number(row[name])) is not None]
-
-
-def _runs(chosen: Sequence[int], epochs: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the first and the last epoch of every run of chosen ones that no other epoch interrupts."""
-    runs: list[list[int]] = [[]]
-    for epoch in epochs:
-        if epoch in chosen:
-            runs[-1].append(epoch)
-        elif runs[-1]:
-            runs.append([])
-    return [(run[0], run[-1]) for run in runs if run]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from dure.reporting.columns import Column, FittedTable, Rows, column, plain_text
@@ -89,10 +90,11 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
 
 def _ranges(epochs: Sequence[int]) -> str:
     """Return epochs as ``1-4, 7``."""
-    runs: list[list[int]] = []
-    for epoch in epochs:
-        if runs and epoch == runs[-1][-1] + 1:
-            runs[-1].append(epoch)
-        else:
-            runs.append([epoch])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs) or NOTHING
+    runs = runs_of(epochs, range(min(epochs, default=0), max(epochs, default=0) + 1))
+    return ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs) or NOTHING
+
+
+def runs_of(chosen: Sequence[int], epochs: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and the last epoch of every run of chosen ones that no other epoch interrupts."""
+    runs = [list(run) for is_chosen, run in groupby(epochs, chosen.__contains__) if is_chosen]
+    return [(run[0], run[-1]) for run in runs]
