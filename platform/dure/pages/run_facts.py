@@ -91,7 +91,8 @@ def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
         "restarts": [
             {"run": name, **entry} for name, path in runs.items() for entry in Restarts(path, "").entries()
         ],
-        "notices": _notices(base),
+        "notices": (notices := _notices(base))[:_MOST_NOTICES],
+        "num_more_notices": max(0, len(notices) - _MOST_NOTICES),
         "examples": _examples(runs),
     }
 
@@ -140,7 +141,7 @@ def _notices(base: Path) -> list[dict[str, str]]:
         {"at": entry.at.isoformat(timespec="seconds"), "message": entry.event.message}
         for entry in read_events(RunFolder(base).events)
         if isinstance(entry.event, Notice)
-    ][:_MOST_NOTICES]
+    ]
 
 
 def _command(path: Path) -> str:

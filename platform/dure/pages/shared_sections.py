@@ -136,6 +136,12 @@ def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]
             )
             for place in range(len(notices))
         ]
+        if runs.facts.get("num_more_notices"):
+            said.append(
+                sentence(
+                    "{} more lines are in events.jsonl", runs.facts.mark("num_more_notices", written="count")
+                )
+            )
         blocks.append(Folded("What was said on the way (UTC)", [Points(said)]))
     return Section("Failures and restarts", blocks)
 

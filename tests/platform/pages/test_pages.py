@@ -13,11 +13,14 @@ import pytest
 
 import dure
 from dure.errors import UserError
+from dure.events import Notice
+from dure.events.stream import EventLog
 from dure.pages import run_facts
 from dure.pages.run_page import leave_run_report
 from dure.reporting import marks
 from dure.reporting.columns import plain_text
 from dure.reporting.verifying import verification_text
+from dure.runs.folder import RunFolder
 from dure.studies.batch.driver import BatchKind
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
@@ -434,6 +437,22 @@ def test_a_huge_cell_and_a_huge_table_of_predictions_leave_a_page(tmp_path, monk
         monkeypatch.setattr(module, "MAX_RECORD_BYTES", 1000)
     leave_run_report(tmp_path)
     assert "Examples" not in page_of(tmp_path)
+
+
+def test_lines_that_a_page_leaves_out_are_counted(tmp_path):
+    left_run(tmp_path, "run")
+    leave_run_report(tmp_path)
+    assert "more lines are in events.jsonl" not in page_of(tmp_path)
+    log = EventLog(RunFolder(tmp_path).events, "worker 0")
+    for number in range(1_400):
+        log.write(Notice(f"line {number}"))
+    leave_run_report(tmp_path)
+    words = " ".join(Parsed(page_of(tmp_path)).words)
+    assert "more lines are in events.jsonl" in words
+    assert "line 198" in page_of(tmp_path)
+    assert "line 199" not in page_of(tmp_path)
+    assert "1,201</data>" in page_of(tmp_path)
+    assert dure.verify_report(tmp_path / "report.html").is_true
 
 
 def test_no_file_of_others_is_replaced_and_mistakes_are_named(tmp_path):
