@@ -14,7 +14,7 @@ from dure.config.given import Names, Overrides, name_of, names_of, overrides_of,
 from dure.config.loading import load_experiment, load_profile, load_space, reading_of
 from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
-from dure.errors import UserError
+from dure.errors import UserError, said
 from dure.events import Notify
 from dure.outputs import outputs
 from dure.runtime.placement import choose_profile
@@ -346,14 +346,24 @@ def validate(
 
 
 def catalogue() -> dict[str, dict[str, str]]:
-    """Return what there is: experiments, studies, search spaces and profiles by name, each with a sentence."""
-    found = {
-        kind: {name: read(str(file)) for name, file in library.available(kind).items()}
-        for kind, read in READERS.items()
+    """Return what there is: experiments, studies, search spaces and profiles by name, each with a sentence.
+
+    Of a file that cannot be read, the sentence says why.
+    """
+    sentences: dict[str, tuple[library.Kind, Callable[[Any], str]]] = {
+        "experiments": ("experiment", lambda each: each.experiment.description),
+        "studies": ("study", lambda each: f"{each.words}: {each.description}"),
+        "spaces": ("space", lambda each: each.description),
+        "profiles": ("profile", lambda each: each.description),
     }
+
+    def told(kind: library.Kind, file: Path, sentence: Callable[[Any], str]) -> str:
+        try:
+            return sentence(READERS[kind](str(file)))
+        except UserError as error:
+            return f"cannot be read: {said(error)}"
+
     return {
-        "experiments": {name: each.experiment.description for name, each in found["experiment"].items()},
-        "studies": {name: f"{each.words}: {each.description}" for name, each in found["study"].items()},
-        "spaces": {name: each.description for name, each in found["space"].items()},
-        "profiles": {name: each.description for name, each in found["profile"].items()},
+        heading: {name: told(kind, file, sentence) for name, file in library.available(kind).items()}
+        for heading, (kind, sentence) in sentences.items()
     }

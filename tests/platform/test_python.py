@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import dure
+from dure import api
 from dure.cli import options
 from dure.data import DialogueSummarizationDataset
 from dure.errors import UserError
@@ -179,3 +180,14 @@ def test_train_returns_where_the_model_lies_and_predict_and_evaluate_take_it(tin
     assert told == "1 of 2 rows have a text of the training table, which flatters the scores"
     again = dure.train(tiny("bert", "full"), profile=cpu, resume=tmp_path / "run", epochs=1)
     assert again.metrics == run.metrics
+
+
+def test_a_broken_file_is_told_in_the_catalogue_and_hides_no_other(tmp_path, monkeypatch):
+    folder = tmp_path / "search_spaces" / "experiments"
+    folder.mkdir(parents=True)
+    (folder / "broken.yaml").write_text("a: [")
+    monkeypatch.chdir(tmp_path)
+    found = api.catalogue()
+    assert found["experiments"]["broken"].startswith("cannot be read: search_spaces/experiments/broken.yaml:")
+    assert "KoBART" in found["experiments"]["kobart_baseline"]
+    assert {"studies", "spaces", "profiles"} < {*found}
