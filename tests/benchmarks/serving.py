@@ -161,7 +161,10 @@ async def with_deaths(
     async with httpx.AsyncClient() as client:
         for death in range(num_deaths + 1):
             await asyncio.sleep(2)  # Ray Serve has noticed by then
-            while (await client.get(f"{served['url']}/health")).json().get("replicas") != served["replicas"]:
+            while (
+                (await client.get(f"{served['url']}/health")).json().get("replicas") != served["replicas"]
+                or len(replicas(served["pid"])) != served["replicas"]  # a busy machine notices later
+            ):
                 await asyncio.sleep(0.5)
             if death < num_deaths:
                 replicas(served["pid"])[death % served["replicas"]].kill()

@@ -13,11 +13,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import psutil
@@ -27,6 +29,9 @@ from dure.errors import RunError, UserError
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_TO_ANSWER = 60.0
 _SECONDS_TO_ASK_CLUSTER = 30.0
+_SECONDS_FOR_AN_AGENT = 60.0
+_SECONDS_BETWEEN_TRIES = 1.0
+_NO_AGENT = "No available agent"
 _EXPECTED = (
     "http://HOST:PORT of the dashboard (8265 unless chosen otherwise), HOST:PORT of the cluster, or auto"
 )
@@ -34,6 +39,24 @@ _TOKEN_HINT = (
     "RAY_AUTH_MODE=token in the environment, with the cluster's token in RAY_AUTH_TOKEN, in the file that "
     "RAY_AUTH_TOKEN_PATH names, or in ~/.ray/auth_token (`ray get-auth-token` on the head node shows it)"
 )
+
+
+T = TypeVar("T")
+
+
+def once_it_can(send: Callable[[], T]) -> T:
+    """Send a job, and again as long as a cluster that has just started has no agent yet to run it.
+
+    Ray's server waits ten seconds for one by itself, which a busy machine may take longer to start.
+    """
+    deadline = time.monotonic() + _SECONDS_FOR_AN_AGENT
+    while True:
+        try:
+            return send()
+        except (RuntimeError, RunError) as error:  # of Ray's client, and of ours
+            if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 @dataclass(frozen=True)

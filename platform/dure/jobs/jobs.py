@@ -20,7 +20,7 @@ import yaml
 
 from dure.errors import DureError, RunError, UserError, nearest, said
 from dure.events import Notify
-from dure.jobs.job_server import JobServer
+from dure.jobs.job_server import JobServer, once_it_can
 from dure.jobs.upload import Upload, check_size, megabytes, plan_upload
 from dure.runtime.scratch import restored
 from dure.secrets import CLOUD_SECRETS, SECRETS, is_secret, redacted
@@ -251,12 +251,15 @@ def submit(server: JobServer, submission: Submission, *, notify: Notify) -> str:
     passed = [value for name, value in submission.runtime_env["env_vars"].items() if name in os.environ]
     command = redacted(shlex.join(submission.words), passed)
     with _answers(server):
-        return str(
-            _client(server).submit_job(
-                entrypoint=submission.entrypoint,
-                submission_id=new_id(),
-                runtime_env=submission.runtime_env,
-                metadata={COMMAND: command},
+        client = _client(server)
+        return once_it_can(
+            lambda: str(
+                client.submit_job(
+                    entrypoint=submission.entrypoint,
+                    submission_id=new_id(),
+                    runtime_env=submission.runtime_env,
+                    metadata={COMMAND: command},
+                )
             )
         )
 

@@ -15,7 +15,7 @@ from dure.errors import RunError
 from dure.files import json_or_none
 from dure.jobs import background_environment as environment
 from dure.jobs.background_records import Records, records
-from dure.jobs.job_server import JobServer, find_server
+from dure.jobs.job_server import JobServer, find_server, once_it_can
 from dure.jobs.jobs import COMMAND, ENDED, SECONDS_TO_STOP, Job, job, new_id, stop
 from dure.jobs.keeper import start_keeper
 from dure.runs.lock import JOB, Holder, require_free
@@ -95,15 +95,13 @@ def _submit(kept: Records, job_id: str, command: str) -> JobServer:
         }
         if "PYTHONPATH" in os.environ:
             variables["PYTHONPATH"] = os.environ["PYTHONPATH"]
-        accepted = server.ask(
-            "/api/jobs/",
-            {
-                "entrypoint": f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.quote(sys.executable)} -m dure {command}",
-                "submission_id": job_id,
-                "runtime_env": {"env_vars": variables, "worker_process_setup_hook": environment.HOOK},
-                "metadata": {COMMAND: redacted(command)},
-            },
-        )
+        asked = {
+            "entrypoint": f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.quote(sys.executable)} -m dure {command}",
+            "submission_id": job_id,
+            "runtime_env": {"env_vars": variables, "worker_process_setup_hook": environment.HOOK},
+            "metadata": {COMMAND: redacted(command)},
+        }
+        accepted = once_it_can(lambda: server.ask("/api/jobs/", asked))
         if accepted is None:
             raise RunError(f"the cluster of background jobs takes none (see {kept.keeper_log})")
         kept.write(

@@ -86,6 +86,34 @@ def said_by(error: pytest.ExceptionInfo) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize("kind", [RunError, RuntimeError])
+def test_a_job_is_sent_again_as_long_as_its_cluster_has_no_agent(kind, monkeypatch):
+    monkeypatch.setattr(job_server, "_SECONDS_BETWEEN_TRIES", 0.0)
+    sent = []
+
+    def send():
+        sent.append(len(sent))
+        if len(sent) < 3:
+            raise kind("failed (500): No available agent to submit job, please try again later.")
+        return "taken"
+
+    assert job_server.once_it_can(send) == "taken"
+    assert len(sent) == 3
+    monkeypatch.setattr(job_server, "_SECONDS_FOR_AN_AGENT", -1.0)
+    sent.clear()
+    with pytest.raises(kind, match="No available agent"):
+        job_server.once_it_can(send)
+    assert len(sent) == 1
+
+
+def test_another_failure_of_a_job_server_is_told_at_once(web):
+    url, asked = web(500, "no room")
+    server = JobServer(url, "here")
+    with pytest.raises(RunError, match="no room"):
+        job_server.once_it_can(lambda: server.ask("/api/jobs/"))
+    assert len(asked) == 1
+
+
 # where a job goes
 
 
