@@ -28,10 +28,13 @@ def total_steps(experiment: Experiment, num_rows: int) -> int:
 
 
 def warmup_of(training: TrainingConfig, num_steps: int) -> int:
-    """Return the optimiser steps of the warm-up of so many steps in all; a ratio of them is rounded up."""
-    if training.warmup_steps is not None:
-        return training.warmup_steps
-    return math.ceil(num_steps * training.warmup_ratio)
+    """Return the optimiser steps of the warm-up of so many steps in all; a ratio of them is rounded up.
+
+    A polynomial schedule has at least one step behind it: transformers divides by their number after the last one.
+    """
+    given, share = training.warmup_steps, math.ceil(num_steps * training.warmup_ratio)
+    steps = share if given is None else given
+    return num_steps - 1 if training.scheduler == "polynomial" and steps == num_steps else steps
 
 
 def check_shares(batch_size: int, num_workers: int, effective_batch_size: int) -> None:

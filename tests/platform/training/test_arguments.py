@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from transformers import TrainingArguments
+import torch
+from transformers import TrainingArguments, get_scheduler
 
+from dure.config.schema import TrainingConfig
 from dure.errors import UserError
 from dure.family import load_family
 from dure.training.arguments import (
@@ -26,6 +28,24 @@ def test_steps_and_warm_up_count_optimiser_steps(tiny):
     assert total_steps(free, 100) == 24
     assert warmup_of(free.training, total_steps(free, 100)) == 1  # 0.72, rounded up
     assert total_steps(experiment, 100) == 6
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant_with_warmup"]
+)
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 6), (5, 6), (6, 6), (7, 6), (1, 1)])
+def test_a_warm_up_as_long_as_the_run_ends_with_its_last_step(scheduler, warmup, steps):
+    training = TrainingConfig(scheduler=scheduler, warmup_steps=warmup)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = get_scheduler(scheduler, optimizer, warmup_of(training, steps), steps)
+    rates = []
+    for _ in range(steps):
+        rates += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    assert all(0 <= rate <= 1e-3 for rate in rates)
+    if warmup >= steps > 1:
+        assert rates == sorted(rates)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused_with_the_key(tiny):
