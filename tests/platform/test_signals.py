@@ -50,12 +50,17 @@ if sys.argv[2] in ("after", "in Python"):
 """
 
 
+def _as_in_a_terminal():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
+
+
 def _started(folder, kind):
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(folder), kind],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_as_in_a_terminal,
     )  # fmt: skip
 
 
