@@ -320,9 +320,6 @@ FOUND_BY_THE_RUN: dict[str, Row] = {
     # known only once the run has cut its rows or builds its model: the run is recorded as failed
     "dev is train": (f"{CLASSIFY} data.train=reviews.csv data.dev=reviews.csv", "data.train (reviews.csv)", "give another table"),
     "LoRA target without a layer": (f"{TRAIN} {REAL} lora.targets=[q_prj]", "lora.targets", "q_proj"),
-    "fp16 on T5": (
-        f"train eenzeenee_t5 --rehearse {' '.join(TINY)} training.precision=fp16 --profile cpu", "training.precision", "t5",
-    ),
 }  # fmt: skip
 
 CHECKPOINTS: dict[str, Row] = {
@@ -493,6 +490,9 @@ OPTIONS: dict[str, Row] = {
 }  # fmt: skip
 
 ENVIRONMENT: dict[str, Row] = {
+    "fp16 on T5": (
+        f"train eenzeenee_t5 --rehearse {' '.join(TINY)} training.precision=fp16 --profile cpu", "training.precision", "t5",
+    ),
     "output below a file": (f"{TRAIN} --output good.csv/run", "--output good.csv/run", "can be written to"),
     "output where nobody can write": (f"{TRAIN} --output /proc/dure/run", "--output /proc/dure/run", "can be written to"),
     "sample where nobody can write": ("sample -o /proc/dure", "--output /proc/dure", "can be written to"),
