@@ -400,6 +400,9 @@ OPTIONS: dict[str, Row] = {
     "option of another verb": ("batch seven --folds 3", "No such option: --folds", "try: dure crossval, which has it"),
     "option of many verbs": ("train x --force", "No such option: --force", "try: dure train --help"),
     "option that is a key of the study": ("batch seven --metric eval_loss", "--metric", "'metrics: […]' in the YAML of a batch"),
+    "option that is a setting of what is named": (
+        "batch transfer_bert transfer_distilbert --metric f1", "--metric", "try: training.best_metric=eval_macro_f1, or 'metrics:",
+    ),
     "option that is a setting": ("crossval x --metric f1", "--metric", "try: training.best_metric=eval_macro_f1"),
     "missing argument": ("train", "EXPERIMENT", "dure train --help"),
     "missing option": ("sample", "--output", "dure sample"),

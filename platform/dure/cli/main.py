@@ -131,7 +131,8 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             if type(error).__name__ == "NoSuchOption":
                 lines[0] = f"No such option: {option}"
                 setting = _setting(option, words) if "KEY=VALUE" in usage else None
-                like = _key_of_study(option, context) or setting or _elsewhere(option, context, like)
+                here = [each for each in (setting, _key_of_study(option, context)) if each]
+                like = ", or ".join(here) or _elsewhere(option, context, like)
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
     if is_disk_full(error):
@@ -197,7 +198,7 @@ def _key_of_study(option: str, context: Any) -> str | None:
     lists = [
         key for key in (name, f"{name}s") if key in fields and get_origin(fields[key].annotation) is tuple
     ]
-    return f"'{lists[0]}: […]' in the YAML of a {verb}; there is no option for it" if lists else None
+    return f"'{lists[0]}: […]' in the YAML of a {verb}" if lists else None
 
 
 def _elsewhere(option: str, context: Any, like: str | None) -> str | None:
