@@ -13,6 +13,7 @@ from dure.config.schema import Experiment, Profile
 from dure.events import Notify
 from dure.runs.folder import RunResult
 from dure.studies import life_cycle
+from dure.studies.batch.planning import plan_batch
 from dure.studies.batch.results import BatchResults
 from dure.studies.crossval.plan import plan_crossval
 from dure.studies.crossval.results import CrossvalResults
@@ -21,7 +22,7 @@ from dure.studies.plan import StudyPlan
 from dure.studies.progressive.plan import ProgressiveStudy, plan_progressive
 from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.results import StudyResults
-from dure.studies.study import load_study, load_study_of, plan_batch
+from dure.studies.study import load_study, load_study_of
 from dure.studies.sweep.plan import plan_sweep
 from dure.studies.sweep.results import SweepResults
 from dure.studies.unified.plan import UnifiedStudy

@@ -10,7 +10,8 @@ from dure.config.loading import dump_yaml
 from dure.errors import RunError, UserError
 from dure.runs.logs import captured_output
 from dure.secrets import is_secret, redacted, without_passwords
-from dure.studies.study import plan_batch, stored_study
+from dure.studies.batch.planning import plan_batch
+from dure.studies.study import stored_study
 from dure.studies.sweep.plan import SweepStudy, plan_sweep
 
 DATABASE = "postgresql://alice:pa/s@s-w0rd@db.lab:5432/sweeps"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from dure.config import library
-from dure.config.loading import checked, checked_tree
+from dure.config.loading import checked_tree
 from dure.config.problems import shown
 from dure.config.schema import Experiment
 from dure.config.tree import Tree, read_extended, read_yaml
@@ -105,61 +105,6 @@ def is_study(name_or_path: str) -> bool:
     file, keys = library.find("experiment", name_or_path), _keys() | set(Experiment.model_fields)
     # A study whose file forgot its kind is told so, and not what an experiment lacks.
     return not {"kind", "experiments"}.isdisjoint(read_extended(file, "experiment", keys))
-
-
-def plan_batch(
-    names: Sequence[str], *, overrides: Sequence[str] = (), only: str | None = None, seeds: int | None = None
-) -> BatchStudy:
-    """Return the batch of a study, or of experiments that are named one by one.
-
-    ``only`` has the numbers or names of those that run, with commas.
-
-    Raises:
-        UserError: Nothing is named, one of the names is not known, or several studies are named.
-    """
-    if not names:
-        raise UserError(
-            "no study and no experiment is named", where="dure batch", hint="dure list shows them"
-        )
-    if len(names) == 1 and is_study(names[0]):
-        study = load_study_of(BatchStudy, names[0])
-    else:
-        for name in names:
-            if is_study(name):
-                raise UserError(
-                    f"'{name}' is a study, which runs by itself",
-                    where="dure batch",
-                    expected="one study, or experiments",
-                    hint=f"dure batch {name}",
-                )
-        study = checked(BatchStudy, {"experiments": list(names)}, {}, "dure batch")
-    if seeds is not None:
-        study = checked(BatchStudy, study.said() | {"seeds": seeds}, {("seeds",): "--seeds"}, "dure batch")
-    if only is not None:
-        study = study.with_values(experiments=tuple(only_of(study.experiments, only)))
-    return study.with_overrides(overrides)
-
-
-def only_of(names: Sequence[str], wanted: str) -> list[str]:
-    """Return those of ``names`` that ``--only`` asks for, by number from 1 or by name, in their own order.
-
-    Raises:
-        UserError: There is no such number or name.
-    """
-    chosen = set()
-    for word in (part.strip() for part in wanted.split(",")):
-        if word.isdecimal() and 1 <= int(word) <= len(names):
-            chosen.add(names[int(word) - 1])
-        elif word in names:
-            chosen.add(word)
-        else:
-            raise UserError(
-                f"'{word}' is no experiment of the study",
-                where="--only",
-                expected=f"numbers from 1 to {len(names)}, or names: {', '.join(names)}",
-                hint=nearest(word, names),
-            )
-    return [name for name in names if name in chosen]
 
 
 def stored_study(folder: Path, plan: type[Plan]) -> Plan:

@@ -78,7 +78,7 @@ def batch(
 ) -> int:
     """Run experiments side by side and compare them."""
     from dure.cli.running import run_study
-    from dure.studies.study import plan_batch
+    from dure.studies.batch.planning import plan_batch
 
     names, overrides = options.parted(words)
     study = plan_batch(names, overrides=overrides, only=only, seeds=seeds)

@@ -15,8 +15,8 @@ from dure.runs.folder import RunFolder
 from dure.studies.adapter import run_study
 from dure.studies.batch.driver import BatchKind
 from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.planning import only_of
 from dure.studies.batch.strategy import Batch
-from dure.studies.study import only_of
 
 
 class _Notes(StudyListener):

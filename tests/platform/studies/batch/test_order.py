@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dure.config.rehearsal import rehearsal_of
+from dure.studies.batch.planning import plan_batch
 from dure.studies.batch.strategy import Batch, training_work
-from dure.studies.study import plan_batch
 
 MEASURED = {
     "batch_optimization": 104, "high_learning_rate": 64, "mt5_xlsum_korean_adapted": 58, "mt5_xlsum_ultimate": 54,

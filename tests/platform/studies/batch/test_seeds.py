@@ -18,10 +18,10 @@ from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.batch.driver import BatchKind
 from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.planning import plan_batch
 from dure.studies.batch.report import BatchView, paired_sentences
 from dure.studies.batch.results import BatchResults
 from dure.studies.batch.strategy import Batch, best_setting, comparisons_of, settings_of
-from dure.studies.study import plan_batch
 
 ACCURACY = Metric("eval_accuracy", "max", "share")
 FIRST, SECOND = [0.80, 0.83, 0.79, 0.84, 0.81], [0.78, 0.80, 0.78, 0.80, 0.79]
